@@ -1,0 +1,144 @@
+"""The checks of this project; ``nox -l`` lists them, ``nox`` runs them all."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+HERE = Path(__file__).parent
+PYTHONS = [
+    line.rpartition(" ")[2]
+    for line in nox.project.load_toml("pyproject.toml")["project"]["classifiers"]
+    if line.startswith("Programming Language :: Python :: 3.")
+]
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_external_run = True
+# Nox reports an interpreter that is not there as skipped; that is enough, in CI too.
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+
+
+def _runs(python: str) -> bool:
+    """Tell whether this interpreter is there and works (a version manager's shim may not)."""
+    path = shutil.which(f"python{python}")
+    return path is not None and subprocess.run([path, "-c", ""], check=False).returncode == 0
+
+
+# One interpreter runs everything: the one that runs nox, which needs no looking for.
+MINE = f"{sys.version_info.major}.{sys.version_info.minor}"
+FULL = MINE if MINE in PYTHONS else next(filter(_runs, PYTHONS), PYTHONS[0])
+OTHERS = [python for python in PYTHONS if python != FULL]
+
+ASYNCIO = [
+    *("-p", "no:anyio", "-p", "asyncio", "-o", "asyncio_mode=auto"),
+    *("-o", "asyncio_default_fixture_loop_scope=function"),
+]
+"""Options that hand the async tests to pytest-asyncio."""
+
+
+@nox.session(python=[FULL, *OTHERS])
+def tests(session: nox.Session) -> None:
+    """Run the suite: on one interpreter on every loop and under both plugins, else shortened."""
+    session.install("--group=tests", "-e.[cli,uvloop]")
+    if session.python != FULL:
+        session.run("pytest", "--loops=asyncio", "-m", "not slow", *session.posargs)
+        return
+    session.install("--group=tests-asyncio")
+    by_anyio, by_asyncio = (Path(session.create_tmp(), name) for name in ("anyio", "asyncio"))
+    session.run("pytest", f"--list-functions={by_anyio}", *session.posargs)
+    session.run("pytest", *ASYNCIO, f"--list-functions={by_asyncio}", *session.posargs)
+    # The file compared, not the count: a difference says which test was not collected.
+    here, there = (path.read_text(encoding="utf-8").splitlines() for path in (by_anyio, by_asyncio))
+    if here != there:
+        session.log("\n".join(difflib.unified_diff(here, there, "anyio", "pytest-asyncio")))
+        session.error("the two plugins were not given the same test functions")
+    session.log(f"both plugins were given the same {len(here)} test functions")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage, of child processes too."""
+    session.install("--group=tests", "--group=coverage", "-e.[cli,uvloop]")
+    # Absolute, because children have directories of their own.
+    env = {"COVERAGE_FILE": str(Path(session.create_tmp(), "data").absolute())}
+    session.run("coverage", "erase", env=env)
+    session.run(
+        "coverage", "run", "-m", "pytest", "--loops=asyncio,trio", *session.posargs, env=env
+    )
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, docstrings included, and formatting."""
+    session.install("--group=lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with two checkers, and that no public name lacks one."""
+    session.install("--group=types", "--group=docs", "nox", ".[cli,uvloop]")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "pyshimio")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports point one way."""
+    session.install("--group=imports", "-e.[cli]")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, with every warning an error, and run its examples."""
+    session.install("--group=docs", "-e.[cli]")
+    for builder in ("html", "doctest"):
+        session.run(
+            *("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", builder),
+            *("docs", f"docs/_build/{builder}"),
+        )
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Run the suite against the built wheel, with the checkout out of reach."""
+    session.install("--group=tests", "build")
+    work = Path(session.create_tmp()).absolute()
+    shutil.rmtree(work)
+    session.run("python", "-m", "build", "--outdir", str(work / "dist"), silent=True)
+    (built,) = (work / "dist").glob("*.whl")
+    session.install("--force-reinstall", "--no-deps", str(built))
+    session.install(f"{built}[cli,uvloop]")
+    shutil.copytree(HERE / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "pyproject.toml", work)
+    session.chdir(work)
+    where = session.run("python", "-c", "import pyshimio; print(pyshimio.__file__)", silent=True)
+    if "site-packages" not in str(where):
+        session.error(f"not the installed package: {where}")
+    session.run("pytest", "--loops=asyncio", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the suite on the oldest dependencies that pyproject.toml admits."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "install", "--quiet", "--resolution=lowest-direct"),
+        *(f"--python={session.virtualenv.location}", "--group=tests", "-e.[cli,uvloop]"),
+    )
+    session.run("uv", "pip", "freeze", env={"VIRTUAL_ENV": session.virtualenv.location})
+    session.run("pytest", "--loops=asyncio,trio", "-m", "not slow", *session.posargs)

@@ -1,0 +1,119 @@
+"""One owner for each descriptor.
+
+A number that two places may close is how a process ends up closing somebody else's file:
+numbers are reused at once.  So no other module keeps a bare number; each keeps an
+:class:`OwnedFd`, which forgets the number when it is closed.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from anyio import ClosedResourceError
+
+from . import _sys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("Descriptor", "HasFileno", "OwnedFd", "duplicate")
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor: a file, a socket, a process."""
+
+    def fileno(self) -> int:
+        """The number."""
+        ...
+
+
+Descriptor: TypeAlias = "int | HasFileno"
+
+
+def duplicate(fd: Descriptor) -> OwnedFd:
+    """A number of our own for the description behind *fd*, which stays the caller's."""
+    return OwnedFd(_sys.dup(fd if isinstance(fd, int) else fd.fileno()))
+
+
+class OwnedFd:
+    """A descriptor that closes once, whoever asks and however often.
+
+    Args:
+        fd: The number; from here on it belongs to this object.
+
+    A thread may :meth:`lend` the number for one system call: a close meanwhile takes
+    effect when the call has returned, so the number cannot be reused under it.
+    """
+
+    __slots__ = ("__weakref__", "_closing", "_fd", "_lent", "_lock")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lent = 0
+        self._closing = False
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """The number; :class:`~anyio.ClosedResourceError` once it is closed."""
+        if self._closing:
+            raise ClosedResourceError
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether the number is given back (or will be as soon as a lent call returns)."""
+        return self._closing
+
+    def detach(self) -> int:
+        """Give the number away; the caller closes it."""
+        fd = self.fileno()
+        self._closing = True
+        self._fd = -1
+        return fd
+
+    @contextmanager
+    def lend(self) -> Iterator[int]:
+        """The number for one system call in another thread."""
+        with self._lock:
+            if self._closing:
+                raise ClosedResourceError
+            self._lent += 1
+        try:
+            yield self._fd
+        finally:
+            with self._lock:
+                self._lent -= 1
+                last = self._closing and not self._lent
+            if last:
+                self._close()
+
+    def close(self) -> None:
+        """Give the number back to the kernel.  Idempotent, never raises, never waits."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            if self._lent:
+                return
+        self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        # close(2) reports errors of earlier writes (and EINTR) with the number already
+        # gone; calling it again would hit whoever has the number by then.
+        with suppress(OSError):
+            _sys.close(fd)
+
+    def __del__(self) -> None:
+        if not self._closing:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self._closing = True
+            self._close()
+
+    def __repr__(self) -> str:
+        return f"<OwnedFd {'closed' if self._closing else f'open({self._fd})'}>"

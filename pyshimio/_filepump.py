@@ -1,0 +1,190 @@
+"""A pump whose sink may wait: a thread of the file pool reads and writes.
+
+The loop only says that the source is readable.  The thread then moves bytes until the
+source is empty or its budget is used up, so a busy stream costs one hand-over for many
+chunks instead of one for each.  While the sink takes nothing the source is not read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from . import _sys
+from ._pipesize import Growth
+from ._pump import Pump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._events import EventHub
+    from ._filepool import Lane
+    from ._poller import Poller, Timer, Watch
+    from ._source import Source
+    from .abc import Sink
+
+__all__ = ("FilePump",)
+
+JOB_SECONDS = 0.02
+"""How long one job may go on before other sinks get the thread."""
+RETRY = 1.0
+GROW_BYTES = 1 << 20
+
+Outcome = Literal["empty", "more", "eof", "refused", "marked", "closed"]
+
+
+class FilePump(Pump):
+    """See :class:`~pyshimio._pump.Pump`.
+
+    Args:
+        lane: The sink's own; shared by the streams that share the sink.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        source: Source,
+        sink: Sink,
+        *,
+        lane: Lane,
+        poller: Poller,
+        hub: EventHub,
+        then: Callable[[], None],
+    ) -> None:
+        super().__init__(stream, source, sink, poller=poller, hub=hub, then=then)
+        self.counters.path = "file"
+        self._lane = lane
+        self._pending: memoryview | None = None
+        self._holding = 0
+        self._in_job = False
+        self._edge = False
+        self._watch: Watch | None = None
+        self._retry: Timer | None = None
+        self._growth: Growth | None = None
+        self._grow_at = GROW_BYTES
+
+    def start(self) -> None:
+        self._watch = self._poller.watch(
+            self.source.fd.fileno(), _sys.EPOLLIN, self._on_source
+        )
+
+    def _on_source(self, events: int) -> None:
+        if events & _sys.EPOLLHUP:
+            self.source.hang_up()
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._in_job:
+            self._edge = True
+        elif not self.done.is_set() and self._retry is None:
+            self._in_job = True
+            self._edge = False
+            self._lane.submit(self._job)
+
+    def retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._resume()
+
+    def _held(self) -> int:
+        return self._holding
+
+    # -- in a thread ----------------------------------------------------------------------
+
+    def _job(self, scratch: bytearray) -> None:
+        try:
+            outcome: Outcome | Exception = self._move(memoryview(scratch))
+        except anyio.ClosedResourceError:
+            outcome = "closed"
+        except Exception as error:  # noqa: BLE001 - whatever a sink raises ends its stream
+            outcome = error
+        self._lane.post(lambda: self._returned(outcome))
+
+    def _move(self, scratch: memoryview) -> Outcome:
+        counters = self.counters
+        until = _sys.perf_counter() + JOB_SECONDS
+        while True:
+            if self._pending is None:
+                size = len(scratch)
+                if self._mark is not None:
+                    size = min(size, self._mark - counters.bytes_in)
+                    if size <= 0:
+                        return "marked"
+                count = self.source.readinto(scratch[:size])
+                if count is None:
+                    return "empty"
+                if not count:
+                    self.sink.flush()
+                    return "eof"
+                counters.bytes_in += count
+                self._holding = count
+                self._pending = scratch[:count]
+                for tap in self.taps:
+                    tap.write([bytes(self._pending)])
+            if not self._write():
+                return "refused"
+            if _sys.perf_counter() > until:
+                return "more"
+
+    def _write(self) -> bool:
+        """Write what was read; whether the sink took all of it."""
+        counters = self.counters
+        while self._pending is not None:
+            dropped = self.sink.dropped
+            started = _sys.monotonic()
+            count = self.sink.write([self._pending]) or 0
+            waited = _sys.monotonic() - started
+            lost = self.sink.dropped - dropped
+            counters.blocked += waited
+            counters.writes += 1
+            counters.dropped += lost
+            counters.bytes_out += count - lost
+            self._holding -= count
+            if not count:
+                # The scratch buffer belongs to the thread, and the thread goes elsewhere.
+                self._pending = memoryview(bytes(self._pending))
+                return False
+            self._pending = self._pending[count:] if self._holding else None
+        return True
+
+    # -- on the loop ----------------------------------------------------------------------
+
+    def _returned(self, outcome: Outcome | Exception) -> None:
+        self._in_job = False
+        if self.done.is_set():
+            return
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+        elif outcome == "eof":
+            self.eof = True
+            self._finish()
+        elif outcome == "marked":
+            self._pass_mark()
+            self._resume()
+        elif outcome == "refused":
+            self._retry = self._poller.later(RETRY, self.retry)
+        elif outcome == "more" or self._edge:
+            self._grow()
+            self._resume()
+        elif outcome == "empty":
+            self._run_dry()
+
+    def _grow(self) -> None:
+        if self.source.spliceable and self.counters.bytes_in >= self._grow_at:
+            self._grow_at = 2 * self.counters.bytes_in
+            if self._growth is None:
+                self._growth = Growth(self.source.fd, self._poller.pipes)
+            self._growth.grow()
+
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._growth is not None:
+            self._growth.shrink()
+            self._growth = None

@@ -1,0 +1,83 @@
+"""Larger pipes for streams that prove busy, out of a bounded budget.
+
+The kernel counts the pages of all pipes of one user, and past a soft limit it gives new
+pipes two pages instead of sixteen.  So one loop grows its pipes by a quarter of that limit
+in all, and gives back what a stream does not need any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import _sys
+
+if TYPE_CHECKING:
+    from ._fd import OwnedFd
+
+__all__ = ("Growth", "PipeBudget")
+
+STEPS = (1 << 18, 1 << 20)
+
+
+class PipeBudget:
+    """Bytes by which the pipes of one loop may still grow."""
+
+    def __init__(self) -> None:
+        self._left: int | None = None
+
+    @property
+    def left(self) -> int:
+        """What is left of a quarter of ``pipe-user-pages-soft``."""
+        if self._left is None:
+            self._left = (_sys.pipe_budget() or 1 << 40) // 4
+        return self._left
+
+    def take(self, count: int) -> bool:
+        """Use *count* bytes of it, if they are there."""
+        if count > self.left:
+            return False
+        self._left = self.left - count
+        return True
+
+    def give(self, count: int) -> None:
+        """Return *count* bytes."""
+        self._left = self.left + count
+
+
+class Growth:
+    """One pipe that may be larger than it was made.
+
+    Args:
+        fd: Either end; stays the caller's.
+        budget: Whose bytes are used.
+    """
+
+    def __init__(self, fd: OwnedFd, budget: PipeBudget) -> None:
+        self._fd = fd
+        self._budget = budget
+        self._first = self._size = _sys.pipe_size(fd.fileno())
+
+    def grow(self) -> None:
+        """The next step, if the budget and the kernel allow it."""
+        wanted = next((step for step in STEPS if step > self._size), self._size)
+        if wanted > self._size and self._budget.take(wanted - self._size):
+            if self._set(wanted):
+                self._size = wanted
+            else:
+                self._budget.give(wanted - self._size)
+
+    def shrink(self) -> None:
+        """Back to the first size; a pipe that holds more than that stays as it is."""
+        if self._size > self._first:
+            if not self._fd.closed:
+                self._set(self._first)
+            self._budget.give(self._size - self._first)
+            self._size = self._first
+
+    def _set(self, size: int) -> bool:
+        # EPERM: the user's limit; EBUSY: more bytes in it than that.  Neither is an error.
+        try:
+            _sys.set_pipe_size(self._fd.fileno(), size)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,212 @@
+"""A child process, followed by its pidfd and reaped by us alone.
+
+With somebody else's ``waitpid(-1)`` in the process asyncio reports 255, uvloop hangs and
+trio reports 0.  A pidfd becomes readable at the exit whoever waits, and a ``waitid`` on it
+that finds nothing says so, so the theft is a typed error instead of a wrong number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import CancelScope
+
+from . import _sys
+from ._fd import OwnedFd
+from ._poller import Poller
+from .errors import ChildReapedElsewhereError, ExitTimeoutError, SigchldIgnoredError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ._poller import Watch
+
+__all__ = ("Process",)
+
+KILL_SECONDS = 1.0
+
+
+class Process:
+    """A running or exited child; made by :meth:`Command.start` and ``io.spawn``.
+
+    An async context manager that closes the pidfd and never kills; any number of tasks
+    may :meth:`wait`, and a cancelled wait can be repeated.
+
+    Args:
+        pid: A child of this process that nobody has waited for.
+        args: For messages.
+    """
+
+    def __init__(self, pid: int, args: tuple[str, ...] = ()) -> None:
+        self.pid = pid
+        self.args = args
+        self._status: int | None = None
+        self._raw: os.waitid_result | None = None
+        self._error: ChildReapedElsewhereError | None = None
+        self._exited = anyio.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._fd = OwnedFd(_sys.pidfd_open(pid))
+        self._watch: Watch | None = None
+        try:
+            self._watch = Poller.current().listen(self._fd.fileno(), self._on_exit)
+        except BaseException:
+            self._fd.close()
+            raise
+
+    @property
+    def pidfd(self) -> int:
+        """The pidfd; it stays this object's and is closed by :meth:`aclose`."""
+        return self._fd.fileno()
+
+    def fileno(self) -> int:
+        """The same, for whoever takes anything with a descriptor."""
+        return self._fd.fileno()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, 128+n after a death by signal n; None while it runs."""
+        return self._status
+
+    @property
+    def exited(self) -> bool:
+        """Whether it has exited, even if its status was lost."""
+        return self._exited.is_set()
+
+    @property
+    def raw_status(self) -> os.waitid_result | None:
+        """What ``waitid`` said, with the uid and the kind of the end; None while it runs."""
+        return self._raw
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """The exit status, 128+n after a death by signal n.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+
+        Raises:
+            ExitTimeoutError: It still runs.
+            ChildReapedElsewhereError: Another part of this program waited for it.
+        """
+        with anyio.move_on_after(timeout) as scope:
+            await self._exited.wait()
+        if scope.cancelled_caught and not self._exited.is_set():
+            raise ExitTimeoutError(
+                f"process {self.pid} still runs after {timeout} s", timeout=timeout
+            )
+        if self._error is not None:
+            raise self._error
+        assert self._status is not None
+        return self._status
+
+    def when_exited(self, callback: Callable[[], None]) -> None:
+        """Call *callback* on the loop once the process has been reaped."""
+        if self._exited.is_set():
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to this process and no other, even if its pid was reused."""
+        if not self._fd.closed and not self._exited.is_set():
+            with suppress(ProcessLookupError):
+                _sys.pidfd_send_signal(self._fd.fileno(), number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM, after *grace* seconds SIGKILL, and reap.
+
+        Cancelled, it gives no grace: SIGKILL at once, and the reaping takes milliseconds.
+        """
+        try:
+            self.terminate()
+            with anyio.move_on_after(grace):
+                await self._exited.wait()
+        finally:
+            self.kill()
+            with CancelScope(shield=True), anyio.move_on_after(KILL_SECONDS):
+                await self._exited.wait()
+
+    def _on_exit(self, _events: int) -> None:
+        try:
+            result = _sys.waitid(self._fd.fileno())
+            if result is None:
+                return
+            self._raw = result
+            died = result.si_code != os.CLD_EXITED
+            self._status = result.si_status + 128 if died else result.si_status
+        except ChildProcessError:
+            self._error = ChildReapedElsewhereError(
+                f"something else in this program waited for process {self.pid}, so its exit"
+                " status is lost; do not call waitpid(-1) while pyshimio has children"
+                if not _sys.sigchld_ignored()
+                else f"SIGCHLD was ignored while process {self.pid} ran, so the kernel threw"
+                " its exit status away",
+                pid=self.pid,
+            )
+        self._unwatch()
+        self._exited.set()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def close(self) -> None:
+        """Close the pidfd once the process is reaped; a live one is reaped when it exits.
+
+        Never waits and never kills.  Idempotent.
+        """
+        self.when_exited(self._fd.close)
+
+    async def aclose(self) -> None:
+        """The same."""
+        self.close()
+        await anyio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._error is not None:
+            state = "reaped elsewhere"
+        elif self._status is None:
+            state = "running"
+        elif self._status > 128 and self._raw is not None and self._raw.si_status != self._status:
+            state = f"killed by signal {self._status - 128}"
+        else:
+            state = f"exited with status {self._status}"
+        return f"<Process {self.pid} {' '.join(self.args[:3])!r} {state}>"
+
+
+def refuse_ignored_sigchld() -> None:
+    """Raise while the kernel would throw the status of our children away."""
+    if _sys.sigchld_ignored():
+        raise SigchldIgnoredError(
+            "SIGCHLD is ignored in this process, so no exit status can be had;"
+            " call signal.signal(signal.SIGCHLD, signal.SIG_DFL) before starting children"
+        )

@@ -1,0 +1,430 @@
+"""Bytes from one source to one sink, by callback, with counters.
+
+:class:`Pump` is what every stream's pump has: its counters, its end, its taps, the mark
+that a drain sets.  :class:`LoopPump` moves bytes on the loop into a sink that never waits.
+(:class:`~pyshimio._filepump.FilePump` does it in threads into one that may.)
+
+Nothing here is a task, so nothing can be cancelled between reading bytes and writing them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from . import _sys
+from ._pipesize import Growth
+from ._events import BytesDropped, SinkFailed
+from ._sink import NullSink, PipeSink
+from ._stats import Counters
+
+if TYPE_CHECKING:
+    from ._events import EventHub
+    from ._fd import OwnedFd
+    from ._poller import Poller, Timer, Watch
+    from ._source import Source
+    from ._ring import RingSink
+    from .abc import Sink
+
+__all__ = ("LoopPump", "Pump")
+
+TURN_BYTES = 1 << 20
+TURN_SECONDS = 0.001
+CHUNK = 1 << 16
+IDLE_SECONDS = 10.0
+GROW_BYTES = 4 << 20
+"""A stream that moves this much gets larger pipes, in two steps."""
+TERMINAL_REST = 1 << 16
+"""What a terminal may still hold for us after its process has exited."""
+
+
+class Pump(ABC):
+    """One stream on its way from a source to a sink.
+
+    Args:
+        stream: ``"stdin"``, ``"stdout"`` or ``"stderr"``.
+        source: Read from here; closed at the end.
+        sink: Written here; the caller closes it when :attr:`done` is set.
+        poller: The loop's.
+        hub: Where failures are reported.
+        then: Called once on the loop when the pump has ended.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        source: Source,
+        sink: Sink,
+        *,
+        poller: Poller,
+        hub: EventHub,
+        then: Callable[[], None],
+    ) -> None:
+        self.stream = stream
+        self.source = source
+        self.sink = sink
+        self.counters = Counters()
+        self.taps: list[RingSink] = []
+        self.done = anyio.Event()
+        self.error: BaseException | None = None
+        self.eof = False
+        self.left = False  # somebody could still write when the stream was ended
+        self._poller = poller
+        self._hub = hub
+        self._then = then
+        self._mark: int | None = None
+        self._stop_at_mark = False
+        self._marked = anyio.Event()
+        self._ending = False  # the writers have exited: nothing now means nothing ever
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to move bytes; what is there already moves soon."""
+
+    @abstractmethod
+    def retry(self) -> None:
+        """The sink may take bytes again (it was reopened)."""
+
+    # -- the end of the process -------------------------------------------------------
+
+    def mark(self, *, stop: bool) -> None:
+        """Everything in the source up to now belongs to the process that has exited.
+
+        Args:
+            stop: End the stream behind it (a background writer may never stop), rather
+                than go on until EOF.
+        """
+        if self.done.is_set():
+            return
+        waiting = self.source.waiting()
+        self._mark = self.counters.bytes_in + (TERMINAL_REST if waiting is None else waiting)
+        self._stop_at_mark = stop
+        self._ending = waiting is None
+        self._resume()
+
+    @property
+    def reached(self) -> bool:
+        """Whether what was before the mark, or before EOF, has reached the sink."""
+        return self.error is None and (self.eof or self._marked.is_set())
+
+    async def wait_marked(self) -> None:
+        """Until the bytes before the mark have reached the sink, or the stream has ended."""
+        if not self.done.is_set():
+            await self._marked.wait()
+
+    def _pass_mark(self) -> None:
+        self._mark = None
+        self._ending = False
+        self._marked.set()
+        if self._stop_at_mark:
+            self._finish()
+
+    def _run_dry(self) -> None:
+        """Nothing to read now: for a terminal whose process has exited, that is the mark."""
+        if self._ending:
+            self._pass_mark()
+
+    def end(self) -> None:
+        """End the stream where it is; what it holds and what waits for it is dropped."""
+        if self.done.is_set():
+            return
+        # A holder may keep adding; what is there now is what the process left behind.
+        waiting = self.source.waiting() or 0
+        self.counters.bytes_in += waiting
+        if lost := self._held() + waiting:
+            self._drop(lost, "the sink did not take it in time")
+        self._finish()
+
+    @abstractmethod
+    def _held(self) -> int:
+        """Bytes read and not yet taken by the sink."""
+
+    @abstractmethod
+    def _resume(self) -> None:
+        """Look again at once."""
+
+    def discard(self) -> None:
+        """Go on reading, for a sink that is lost: everything counts as dropped."""
+        self.sink = NullSink(count=True)
+        self.retry()
+
+    def _drop(self, count: int, reason: str) -> None:
+        self.counters.dropped += count
+        self._hub.emit(BytesDropped(self.stream, count, reason))
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with *error*; the child gets EPIPE."""
+        if self.done.is_set():
+            return
+        self.error = error
+        if lost := self._held():
+            self.counters.dropped += lost
+        self._hub.emit(SinkFailed(self.stream, error, final=True))
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.done.is_set():
+            return
+        self._stop()
+        self.left = not self.eof and self.source.holders()
+        self.source.close()
+        self.done.set()
+        self._marked.set()
+        self._then()
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Leave the poller."""
+
+    def __repr__(self) -> str:
+        state = "ended" if self.done.is_set() else "running"
+        return f"<{type(self).__name__} {self.stream} {state} -> {self.sink!r}>"
+
+
+class LoopPump(Pump):
+    """A pump whose sink never waits.
+
+    It begins *quiet*: the source sits in the loop and chunks of less than a page are
+    copied.  It turns *busy* when a page comes at once, when the sink is full or when a turn
+    uses up its budget: then both ends sit in the private epoll, whole pages are spliced and
+    the pipes grow.  Ten idle seconds make it quiet again.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        source: Source,
+        sink: Sink,
+        *,
+        poller: Poller,
+        hub: EventHub,
+        then: Callable[[], None],
+    ) -> None:
+        super().__init__(stream, source, sink, poller=poller, hub=hub, then=then)
+        self._pending: memoryview | None = None
+        self._queued = False
+        self._busy = False
+        self._direct: Watch | None = None
+        self._source_watch: Watch | None = None
+        self._sink_watch: Watch | None = None
+        self._hold: Watch | None = None
+        self._blocked_at: float | None = None
+        self._calm: Timer | None = None
+        self._seen = 0
+        self._growth: list[Growth] = []
+        self._grow_at = 0
+
+    def start(self) -> None:
+        self._hold = self._poller.hold()
+        if self.source.spliceable and self._poller.direct:
+            self._direct = self._poller.listen(self.source.fd.fileno(), self._on_direct)
+        else:
+            self._watch_source()
+        self._resume()
+
+    def retry(self) -> None:
+        self._unwatch_sink()
+        self._resume()
+
+    def _held(self) -> int:
+        return len(self._pending) if self._pending is not None else 0
+
+    # -- readiness ----------------------------------------------------------------------
+
+    def _on_direct(self, _events: int) -> None:
+        if not self._queued:
+            self._turn()
+
+    def _on_source(self, events: int) -> None:
+        if events & _sys.EPOLLHUP:
+            self.source.hang_up()
+        self._resume()
+
+    def _on_sink(self, _events: int) -> None:
+        self._resume()
+
+    def _resume(self) -> None:
+        if not self._queued and not self.done.is_set():
+            self._queued = True
+            self._poller.soon(self._queued_turn)
+
+    def _queued_turn(self) -> None:
+        self._queued = False
+        self._turn()
+
+    def _watch_source(self) -> None:
+        self._source_watch = self._poller.watch(
+            self.source.fd.fileno(), _sys.EPOLLIN, self._on_source
+        )
+
+    def _wait_for_sink(self) -> None:
+        # A level-triggered source would call for as long as the sink is full.
+        self._go_busy()
+        if self._blocked_at is None:
+            self._blocked_at = _sys.monotonic()
+        if self._sink_watch is None:
+            self._sink_watch = self._poller.watch(
+                self.sink.fileno(), _sys.EPOLLOUT, self._on_sink
+            )
+
+    def _unwatch_sink(self) -> None:
+        if self._sink_watch is not None:
+            self._sink_watch.close()
+            self._sink_watch = None
+
+    # -- turns --------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        if self.done.is_set():
+            return
+        until = _sys.perf_counter() + TURN_SECONDS
+        room = self.counters.bytes_in + TURN_BYTES
+        try:
+            while self._step():
+                if self.counters.bytes_in >= room or _sys.perf_counter() > until:
+                    self._go_busy()
+                    self._grow()
+                    self._resume()
+                    return
+        except Exception as error:  # noqa: BLE001 - whatever a sink raises ends its stream
+            self.fail(error)
+
+    def _step(self) -> bool:
+        """Move one chunk; whether there may be more to do at once."""
+        if self._pending is not None:
+            return self._put(self._pending)
+        if self._mark is not None and self.counters.bytes_in >= self._mark:
+            self._pass_mark()
+            if self.done.is_set():
+                return False
+        if self._busy and self._spliceable():
+            waiting = self.source.waiting() or 0
+            if waiting >= _sys.PAGE and self.sink.splice_ready():  # type: ignore[attr-defined]
+                return self._splice(waiting)
+        size = CHUNK if self._busy else _sys.PAGE
+        data = self.source.read(self._within_mark(size))
+        if data is None:
+            self._run_dry()
+            return False
+        if not data:
+            self.eof = True
+            self._finish()
+            return False
+        self.counters.bytes_in += len(data)
+        for tap in self.taps:
+            tap.write([data])
+        if len(data) == _sys.PAGE:
+            self._busy = True
+        more = self._put(memoryview(data))
+        if self._direct is None:
+            return more and not self.source.emptied_by(len(data), size)
+        # Level-triggered: the loop calls again if there is more, which costs less than
+        # finding out that there is nothing.
+        return more and len(data) == size
+
+    def _within_mark(self, size: int) -> int:
+        if self._mark is None or not self._stop_at_mark:
+            return size
+        return min(size, self._mark - self.counters.bytes_in)
+
+    def _put(self, view: memoryview) -> bool:
+        dropped = self.sink.dropped
+        count = self.sink.write([view])
+        if count is None:
+            self._pending = view
+            self._wait_for_sink()
+            return False
+        counters = self.counters
+        counters.writes += 1
+        counters.path = "copy"
+        lost = self.sink.dropped - dropped
+        counters.dropped += lost
+        counters.bytes_out += count - lost
+        self._unblocked()
+        self._pending = view[count:] if count < len(view) else None
+        return True
+
+    def _spliceable(self) -> bool:
+        # The rest before a mark is copied: spliced buffers use up the slots of a FIFO
+        # that nobody may be reading any more.
+        return (
+            not self.taps
+            and self._mark is None
+            and self.source.spliceable
+            and isinstance(self.sink, PipeSink)
+        )
+
+    def _splice(self, waiting: int) -> bool:
+        moved = self.sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))  # type: ignore[attr-defined]
+        if moved is None:
+            # There was something to take, so it is the sink that has no room.
+            self._wait_for_sink()
+            return False
+        counters = self.counters
+        counters.bytes_in += moved
+        counters.bytes_out += moved
+        counters.writes += 1
+        counters.path = "splice"
+        self._unblocked()
+        return True
+
+    def _unblocked(self) -> None:
+        if self._blocked_at is not None:
+            self.counters.blocked += _sys.monotonic() - self._blocked_at
+            self._blocked_at = None
+
+    # -- quiet and busy -----------------------------------------------------------------
+
+    def _go_busy(self) -> None:
+        self._busy = True
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+            self._watch_source()
+        if self._calm is None:
+            self._seen = self.counters.bytes_in
+            self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
+            self._growth = [Growth(fd, self._poller.pipes) for fd in self._pipes()]
+
+    def _grow(self) -> None:
+        if self.counters.bytes_in >= self._grow_at:
+            self._grow_at = self.counters.bytes_in + GROW_BYTES
+            for growth in self._growth:
+                growth.grow()
+
+    def _shrink(self) -> None:
+        for growth in self._growth:
+            growth.shrink()
+        self._growth = []
+        self._grow_at = 0
+
+    def _calm_down(self) -> None:
+        self._calm = None
+        if self.counters.bytes_in != self._seen or self._pending is not None:
+            self._seen = self.counters.bytes_in
+            self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
+            return
+        self._busy = False
+        self._shrink()
+        self._unwatch_sink()
+        if self._source_watch is not None and self.source.spliceable and self._poller.direct:
+            self._source_watch.close()
+            self._source_watch = None
+            self._direct = self._poller.listen(self.source.fd.fileno(), self._on_direct)
+
+    def _pipes(self) -> list[OwnedFd]:
+        pipes = [self.source.fd] if self.source.spliceable else []
+        return [*pipes, self.sink.fd] if isinstance(self.sink, PipeSink) else pipes
+
+    def _stop(self) -> None:
+        self._unblocked()
+        for watch in (self._direct, self._source_watch, self._sink_watch, self._hold):
+            if watch is not None:
+                watch.close()
+        if self._calm is not None:
+            self._calm.cancel()
+            self._shrink()
+        self._direct = self._source_watch = self._sink_watch = self._hold = self._calm = None

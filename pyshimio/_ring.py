@@ -1,0 +1,252 @@
+"""A bounded ring in front of a sink that must not hold anything up.
+
+It takes whatever it is offered at once.  What the sink behind it does not take in time is
+dropped, oldest first and by whole lines where there are lines, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+
+from . import _sys
+from ._events import BytesDropped, SinkFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Buffer
+
+    from ._events import EventHub
+    from ._filepool import Lane
+    from ._poller import Poller, Watch
+    from .abc import Sink
+
+__all__ = ("RingSink",)
+
+NEWLINE = 0x0A
+REPORT = 1.0
+"""Seconds between two events that say how much was dropped."""
+
+
+class RingSink:
+    """A sink that never waits and never refuses, whatever the one behind it does.
+
+    Args:
+        stream: For events.
+        sink: Where the bytes go; closed with this one.
+        capacity: Bytes that may wait for it.
+        lane: The sink's, if it blocks.
+        poller: The loop's.
+        hub: Where drops and a failing sink are reported.
+    """
+
+    blocking = False
+
+    def __init__(
+        self,
+        stream: str,
+        sink: Sink,
+        *,
+        capacity: int,
+        lane: Lane | None,
+        poller: Poller,
+        hub: EventHub,
+    ) -> None:
+        self.stream = stream
+        self.sink = sink
+        self.dropped = 0
+        self.delivered = 0
+        self.error: BaseException | None = None
+        self._capacity = capacity
+        self._lane = lane
+        self._poller = poller
+        self._hub = hub
+        self._hold: Watch | None = poller.hold()
+        self._watch: Watch | None = None
+        self._chunks: deque[memoryview] = deque()
+        self._size = 0
+        self._cut = False  # drop up to the next newline
+        self._active = False
+        self._lock = threading.Lock()
+        self._loop = threading.get_ident()
+        self._when_empty: list[Callable[[], None]] = []
+        self._reported = 0.0
+        self._unreported = 0
+        self.closed = False
+
+    def fileno(self) -> int:
+        return -1
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """Take everything; from the loop or from a thread of the pool."""
+        total = 0
+        with self._lock:
+            for buffer in buffers:
+                data = memoryview(bytes(buffer))
+                total += len(data)
+                if self.closed or self.error is not None:
+                    self.dropped += len(data)
+                else:
+                    self._chunks.append(data)
+                    self._size += len(data)
+            self._shorten()
+            kick = bool(self._chunks) and not self._active
+            self._active = self._active or kick
+        if kick:
+            self._on_loop(self._deliver)
+        return total
+
+    def _on_loop(self, callback: Callable[[], None]) -> None:
+        if threading.get_ident() == self._loop:
+            self._poller.soon(callback)
+        else:
+            self._poller.post(callback)
+
+    def _shorten(self) -> None:
+        """Drop the oldest bytes over the capacity, and the rest of the line they were in."""
+        lost = 0
+        while self._chunks and (self._size > self._capacity or self._cut):
+            chunk = self._chunks.popleft()
+            count = min(max(self._size - self._capacity, 0), len(chunk))
+            if count or self._cut:
+                # A stream without newlines loses what is over the capacity, and no more.
+                count = (bytes(chunk).find(b"\n", max(count - 1, 0)) + 1) or count
+            self._cut = count == len(chunk) and chunk[-1] != NEWLINE
+            lost += count
+            self._size -= count
+            if count < len(chunk):
+                self._chunks.appendleft(chunk[count:])
+        if lost:
+            self.dropped += lost
+            self._unreported += lost
+            self._on_loop(self._report)
+
+    def _report(self) -> None:
+        now = _sys.monotonic()
+        if self._unreported and now - self._reported >= REPORT:
+            self._reported = now
+            count, self._unreported = self._unreported, 0
+            self._hub.emit(BytesDropped(self.stream, count, "the reader is too slow"))
+
+    # -- towards the sink ---------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """On the loop: hand on what waits, or have a thread do it."""
+        if self.closed or self.error is not None:
+            return
+        if self.sink.blocking:
+            assert self._lane is not None
+            self._lane.submit(self._job)
+            return
+        try:
+            while (chunk := self._take()) is not None:
+                count = self.sink.write([chunk])
+                if count is None or count < len(chunk):
+                    self._give_back(chunk[count or 0 :])
+                self.delivered += count or 0
+                if count is None:
+                    self._wait_for_sink()
+                    return
+            self._emptied()
+        except Exception as error:  # noqa: BLE001 - whatever the sink raises ends this leg
+            self._fail(error)
+
+    def _job(self, _scratch: bytearray) -> None:
+        assert self._lane is not None
+        try:
+            while (chunk := self._take()) is not None:
+                count = self.sink.write([chunk]) or 0
+                self.delivered += count
+                if count < len(chunk):
+                    self._give_back(chunk[count:])
+                if not count:
+                    self._lane.post(lambda: self._pause(1.0))
+                    return
+        except Exception as error:  # noqa: BLE001
+            failure = error
+            self._lane.post(lambda: self._fail(failure))
+        else:
+            self._lane.post(self._emptied)
+
+    def _pause(self, seconds: float) -> None:
+        if not self.closed:
+            self._poller.later(seconds, self._deliver)
+
+    def _take(self) -> memoryview | None:
+        with self._lock:
+            if not self._chunks:
+                self._active = False
+                return None
+            chunk = self._chunks.popleft()
+            self._size -= len(chunk)
+            return chunk
+
+    def _give_back(self, rest: memoryview) -> None:
+        with self._lock:
+            self._chunks.appendleft(rest)
+            self._size += len(rest)
+            self._shorten()
+
+    def _wait_for_sink(self) -> None:
+        if self._watch is None:
+            self._watch = self._poller.watch(
+                self.sink.fileno(), _sys.EPOLLOUT, lambda _: self._poller.soon(self._deliver)
+            )
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        with self._lock:
+            self.dropped += self._size
+            self._chunks.clear()
+            self._size = 0
+        self._hub.emit(SinkFailed(self.stream, error, final=True))
+        self._emptied()
+
+    def _emptied(self) -> None:
+        if not self._active or self.error is not None or self.closed:
+            callbacks, self._when_empty = self._when_empty, []
+            for callback in callbacks:
+                callback()
+
+    def when_empty(self, callback: Callable[[], None]) -> None:
+        """Call *callback* on the loop when the sink has taken all that waits, or never will."""
+        self._when_empty.append(callback)
+        self._emptied()
+
+    async def wait_empty(self) -> None:
+        """The same for tasks."""
+        empty = anyio.Event()
+        self.when_empty(empty.set)
+        await empty.wait()
+
+    # -- the rest of the protocol ---------------------------------------------------------
+
+    def flush(self) -> None:
+        self.sink.flush()
+
+    def reopen(self) -> None:
+        self.sink.reopen()
+
+    def close(self) -> None:
+        """Drop what waits, and close the sink."""
+        if self.closed:
+            return
+        self.closed = True
+        with self._lock:
+            self.dropped += self._size
+            self._chunks.clear()
+            self._size = 0
+        if self._watch is not None:
+            self._watch.close()
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
+        self._emptied()
+        self.sink.close()
+
+    def __repr__(self) -> str:
+        return f"<RingSink {self._size} of {self._capacity} bytes -> {self.sink!r}>"

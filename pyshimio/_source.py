@@ -1,0 +1,117 @@
+"""Where a stream's bytes come from: a pipe (or FIFO), or the master of a terminal."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from . import _sys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._fd import OwnedFd
+
+__all__ = ("PipeSource", "Source", "TerminalSource")
+
+
+class Source:
+    """A non-blocking descriptor to read from; owned.
+
+    Args:
+        fd: Its description is this process's alone.
+    """
+
+    spliceable = False
+
+    def __init__(self, fd: OwnedFd) -> None:
+        self.fd = fd
+        self.hung_up = False
+
+    def hang_up(self) -> None:
+        """The last writer has gone (a terminal's may come back)."""
+        self.hung_up = True
+
+    def read(self, size: int) -> bytes | None:
+        """Up to *size* bytes; ``b""`` at the end; None when there is nothing now."""
+        try:
+            return _sys.read(self.fd.fileno(), size)
+        except BlockingIOError:
+            return None
+
+    def readinto(self, buffer: memoryview) -> int | None:
+        """The same into *buffer*, from any thread; the count, 0 at the end, None for nothing."""
+        with self.fd.lend() as fd:
+            try:
+                return _sys.readv(fd, [buffer])
+            except BlockingIOError:
+                return None
+
+    def emptied_by(self, got: int, size: int) -> bool:
+        """Whether reading *got* of *size* bytes shows that nothing is left for now."""
+        raise NotImplementedError
+
+    def waiting(self) -> int | None:
+        """Bytes that can be read now; None where the kernel does not know."""
+        raise NotImplementedError
+
+    def holders(self) -> bool:
+        """Whether anybody can still write into it."""
+        return not _sys.poll_now(self.fd.fileno()) & _sys.EPOLLHUP
+
+    def close(self) -> None:
+        """Close it; writers get EPIPE from here on.  Idempotent."""
+        self.fd.close()
+
+
+class PipeSource(Source):
+    """The read end of a pipe or FIFO."""
+
+    spliceable = True
+
+    def emptied_by(self, got: int, size: int) -> bool:
+        # Every write after a read that came back short makes an edge of its own, but the
+        # last writer's goodbye may have made its edge already.
+        return got < size and not self.hung_up
+
+    def waiting(self) -> int:
+        return _sys.unread(self.fd.fileno())
+
+
+class TerminalSource(Source):
+    """The master of a terminal.
+
+    It answers EIO while nobody has the slave open, which is no end: a slave may be opened
+    again (systemd, ``exec``).  FIONREAD lags on a master, and a short read proves nothing.
+    """
+
+    def __init__(self, fd: OwnedFd, *, on_hangup: Callable[[], None]) -> None:
+        super().__init__(fd)
+        self._on_hangup = on_hangup
+
+    def hang_up(self) -> None:
+        super().hang_up()
+        self._on_hangup()
+
+    def read(self, size: int) -> bytes | None:
+        try:
+            return super().read(size)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return None
+            raise
+
+    def readinto(self, buffer: memoryview) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return None
+            raise
+
+    def emptied_by(self, got: int, size: int) -> bool:
+        del got, size
+        return False
+
+    def waiting(self) -> None:
+        return None

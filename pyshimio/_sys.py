@@ -1,0 +1,354 @@
+"""The only module that calls the kernel for us.
+
+Everything that pyshimio asks of Linux goes through a name in here, and the other modules
+look the name up at each call (``_sys.read(...)``, never ``from ._sys import read``).  So
+this is the one place to read when you want to know what a process that uses pyshimio can
+do to your machine, and the one place where a test can make the k-th call fail.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import termios
+import tty
+from time import monotonic as monotonic
+from time import perf_counter as perf_counter
+
+from .errors import UnsupportedPlatformError
+
+if sys.platform != "linux":
+    raise UnsupportedPlatformError(
+        "pyshimio needs Linux (pidfd, splice, FIFOs); on this system it can only be imported"
+    )
+
+PAGE = 4096
+
+# -- descriptors ----------------------------------------------------------------------
+
+open = os.open  # noqa: A001 - it is what the call is named
+close = os.close
+read = os.read
+readv = os.readv
+write = os.write
+writev = os.writev
+fstat = os.fstat
+fchown = os.fchown
+SPLICE = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+
+
+def splice(source: int, target: int, count: int) -> int:
+    """Move up to *count* bytes between pipes without copying; never waits for a pipe."""
+    return os.splice(source, target, count, flags=SPLICE)
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe whose two ends are blocking and close-on-exec: (read end, write end)."""
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def set_nonblocking(fd: int) -> None:
+    """Set O_NONBLOCK on the *description*: only for ends that nobody else shares."""
+    os.set_blocking(fd, False)
+
+
+def dup(fd: int, lowest: int = 3) -> int:
+    """Another close-on-exec number, at least *lowest*, for the same description."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def reopen(fd: int, flags: int) -> int:
+    """A new description of the object behind *fd* (works for pipes, FIFOs, files, slaves)."""
+    return open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+def status_flags(fd: int) -> int:
+    """The flags of the description (F_GETFL)."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL)
+
+
+def unread(fd: int) -> int:
+    """How many bytes wait in a pipe or FIFO (FIONREAD); either end may be asked."""
+    answer = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, answer)
+    return answer[0]
+
+
+def pipe_size(fd: int) -> int:
+    """Capacity of a pipe in bytes."""
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
+def set_pipe_size(fd: int, size: int) -> int:
+    """Change the capacity of a pipe; returns what the kernel made of *size*."""
+    return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+
+
+def pipe_budget() -> int:
+    """Bytes of pipe buffers that one unprivileged user may have in all (0: no limit)."""
+    try:
+        with io.open("/proc/sys/fs/pipe-user-pages-soft") as file:
+            return int(file.read()) * PAGE
+    except (OSError, ValueError):
+        return 16384 * PAGE
+
+
+def close_strangers(lowest: int) -> list[tuple[int, ...]]:
+    """posix_spawn actions that close what a child would inherit from *lowest* on."""
+    if sys.version_info >= (3, 13) and hasattr(os, "POSIX_SPAWN_CLOSEFROM"):
+        return [(os.POSIX_SPAWN_CLOSEFROM, lowest)]
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        # A number may be gone by now: the listing's own descriptor always is.
+        with contextlib.suppress(OSError):
+            if fd >= lowest and not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                found.append((os.POSIX_SPAWN_CLOSE, fd))
+    return found
+
+
+# -- readiness ------------------------------------------------------------------------
+
+EPOLLIN = select.EPOLLIN
+EPOLLOUT = select.EPOLLOUT
+EPOLLERR = select.EPOLLERR
+EPOLLHUP = select.EPOLLHUP
+EPOLLET = select.EPOLLET
+
+
+def epoll_create() -> select.epoll:
+    """A close-on-exec epoll instance."""
+    return select.epoll()
+
+
+def epoll_add(epoll: select.epoll, fd: int, mask: int) -> None:
+    """EPOLL_CTL_ADD; PermissionError for what cannot be waited for (regular files)."""
+    epoll.register(fd, mask)
+
+
+def epoll_remove(epoll: select.epoll, fd: int) -> None:
+    """EPOLL_CTL_DEL; always before the descriptor is closed."""
+    epoll.unregister(fd)
+
+
+def epoll_wait(epoll: select.epoll) -> list[tuple[int, int]]:
+    """The (descriptor, events) that are ready now; never waits."""
+    return epoll.poll(0)
+
+
+def poll_now(fd: int, mask: int = 0) -> int:
+    """The events of one descriptor, asked without waiting (POLLERR and POLLHUP included)."""
+    poller = select.poll()
+    poller.register(fd, mask)
+    ready = poller.poll(0)
+    return ready[0][1] if ready else 0
+
+
+def eventfd() -> int:
+    """A non-blocking, close-on-exec eventfd."""
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+
+def eventfd_set(fd: int) -> None:
+    """Make an eventfd readable."""
+    os.eventfd_write(fd, 1)
+
+
+def eventfd_clear(fd: int) -> None:
+    """Make an eventfd unreadable again."""
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(fd)
+
+
+# -- children -------------------------------------------------------------------------
+
+PF_EXITING = 0x4
+posix_spawn = os.posix_spawn
+pidfd_send_signal = signal.pidfd_send_signal
+
+
+def pidfd_open(pid: int) -> int:
+    """A close-on-exec descriptor for a process; readable once it has exited."""
+    return os.pidfd_open(pid)
+
+
+def waitid(pidfd: int) -> os.waitid_result | None:
+    """Reap the child behind *pidfd* if it has exited; None while it has not."""
+    return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+
+def exiting(pid: int) -> bool:
+    """Whether a child is on its way out: its descriptors close before its pidfd tells."""
+    try:
+        with io.open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return fields[0] in b"ZX" or bool(int(fields[6]) & PF_EXITING)
+
+
+def kill_and_reap(pid: int) -> None:
+    """End a child that nobody has seen yet, and wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def sigchld_ignored() -> bool:
+    """Whether the kernel would throw away the exit status of our children."""
+    return signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+
+
+# -- unix sockets -----------------------------------------------------------------------
+
+
+def listen_unix(path: str) -> socket.socket:
+    """A non-blocking listening stream socket at *path*."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(path)
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """The next waiting connection, non-blocking; BlockingIOError when there is none."""
+    connection, _ = listener.accept()
+    connection.setblocking(False)  # noqa: FBT003
+    return connection
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user id of the process that connected (SO_PEERCRED)."""
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
+    _, uid, _ = struct.unpack("3i", credentials)
+    return int(uid)
+
+
+def recv_fds(connection: socket.socket, size: int) -> tuple[bytes, list[int], bool]:
+    """One message with its descriptors, close-on-exec from the first moment.
+
+    Returns:
+        The payload, the descriptors, and whether the kernel cut the control message.
+    """
+    # socket.recv_fds() would leave them inheritable for a moment, and a copy of a master
+    # in some unrelated child means that closing it hangs nobody up.
+    room = socket.CMSG_SPACE(64 * array.array("i").itemsize)
+    data, control, flags, _ = connection.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, payload in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds), bool(flags & socket.MSG_CTRUNC)
+
+
+# -- terminals ------------------------------------------------------------------------
+
+TIOCSPTLCK = 0x40045431
+TIOCGPTPEER = 0x5441
+IFLAG, OFLAG, CFLAG, LFLAG, _ISPEED, _OSPEED, CC = range(7)
+
+
+def openpty() -> tuple[int, int]:
+    """A new terminal: (master, slave), both close-on-exec; the slave is nobody's ctty."""
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(master)
+        raise
+    return master, slave
+
+
+def isatty(fd: int) -> bool:
+    """Whether *fd* is a terminal (a master counts)."""
+    return os.isatty(fd)
+
+
+def tcgetattr(fd: int) -> list[object]:
+    """Terminal attributes, as :func:`termios.tcgetattr` gives them."""
+    return termios.tcgetattr(fd)
+
+
+def set_raw(fd: int) -> None:
+    """Raw mode as containerd's console package has it: cfmakeraw, but OPOST stays on."""
+    attributes = termios.tcgetattr(fd)
+    tty.cfmakeraw(attributes) if sys.version_info >= (3, 12) else _cfmakeraw(attributes)
+    attributes[OFLAG] |= termios.OPOST
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
+def _cfmakeraw(attributes: list[int]) -> None:
+    attributes[IFLAG] &= ~(
+        termios.IGNBRK
+        | termios.BRKINT
+        | termios.PARMRK
+        | termios.ISTRIP
+        | termios.INLCR
+        | termios.IGNCR
+        | termios.ICRNL
+        | termios.IXON
+    )
+    attributes[LFLAG] &= ~(
+        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
+    )
+    attributes[CFLAG] = attributes[CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+
+
+def eof_character(fd: int) -> bytes:
+    """What ends input on this terminal (VEOF), or ``b""`` when lines are not assembled."""
+    attributes = termios.tcgetattr(fd)
+    if not attributes[LFLAG] & termios.ICANON:
+        return b""
+    character = attributes[CC][termios.VEOF]
+    return b"" if character == b"\0" else bytes(character)
+
+
+def get_window_size(fd: int) -> tuple[int, int]:
+    """(rows, columns) of a terminal."""
+    rows, columns, _, _ = struct.unpack(
+        "4H", fcntl.ioctl(fd, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
+    )
+    return rows, columns
+
+
+def set_window_size(fd: int, rows: int, columns: int) -> None:
+    """Change the size of a terminal; its foreground processes get SIGWINCH."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+
+# -- the file system ------------------------------------------------------------------
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
+makedirs = os.makedirs
+mkdir = os.mkdir
+rmdir = os.rmdir
+unlink = os.unlink
+chmod = os.chmod
+
+
+def is_fifo(mode: int) -> bool:
+    """Whether ``st_mode`` says FIFO (an unnamed pipe says so too)."""
+    return stat.S_ISFIFO(mode)
+
+
+def never_blocks(status: os.stat_result) -> bool:
+    """Whether this is one of the memory devices (/dev/null, /dev/full, /dev/zero)."""
+    return stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == 1

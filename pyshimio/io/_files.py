@@ -1,0 +1,109 @@
+"""Log files as destinations: opened in a thread, once for both streams that share one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._events import SinkFailed, SinkRecovered
+from .._file import FileSink, LogFile, OnError
+from .._filepool import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._events import EventHub
+    from ..abc import Sink
+
+__all__ = ("FileOutlet", "SharedFile")
+
+
+class SharedFile:
+    """A log file that is opened by the first of its streams.
+
+    Args:
+        path: Absolute.
+        create, nofollow, inline, on_error, mark: As for :class:`LogFile`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        create: bool = True,
+        nofollow: bool = False,
+        inline: bool = False,
+        on_error: OnError = "drop",
+        mark: bool = False,
+    ) -> None:
+        self.path = path
+        self._options = {
+            "create": create,
+            "nofollow": nofollow,
+            "inline": inline,
+            "on_error": on_error,
+            "mark": mark,
+        }
+        self._file: LogFile | None = None
+        self._lock = anyio.Lock()
+
+    async def sink(self, stream: str, hub: EventHub) -> FileSink:
+        """One more stream's sink."""
+        async with self._lock:
+            if self._file is None:
+                self._file = await self._open(stream, hub)
+            return FileSink(self._file)
+
+    async def _open(self, stream: str, hub: EventHub) -> LogFile:
+        lane = Lane(f"log file {self.path!r}")
+        try:
+            # A file system that is frozen or a server that is away stops even an open.
+            file = await lane.call(self._open_now, LogFile.abandon)
+        except BaseException:
+            lane.close()
+            raise
+
+        def say(error: OSError | None, lost: int) -> None:
+            if error is not None:
+                hub.emit(SinkFailed(stream, error, final=False))
+            else:
+                hub.emit(SinkRecovered(stream, lost))
+
+        if file.blocking:
+            file.lane = lane
+            file.trouble = lambda error, lost: lane.post(lambda: say(error, lost))
+        else:
+            lane.close()
+            file.trouble = say
+        return file
+
+    def _open_now(self) -> LogFile:
+        return LogFile(self.path, **self._options)  # type: ignore[arg-type]
+
+
+class FileOutlet:
+    """One stream's way into a file.
+
+    Args:
+        shared: The file; two streams may have the same.
+    """
+
+    def __init__(self, shared: SharedFile) -> None:
+        self._shared = shared
+        self._sink: FileSink | None = None
+        self.lane: Lane | None = None
+
+    async def open(self, stream: str, hub: EventHub) -> Sink:
+        if self._sink is None:
+            self._sink = await self._shared.sink(stream, hub)
+            self.lane = self._sink.file.lane
+        return self._sink
+
+    def finish(self, then: Callable[[], None]) -> None:
+        self.close()
+        then()
+
+    def close(self) -> None:
+        if self._sink is not None:
+            self._sink.close()

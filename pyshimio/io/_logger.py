@@ -1,0 +1,448 @@
+"""One logger process: started, watched, restarted, ended, always reaped.
+
+The contract (containerd ``core/runtime/v2/logging``): descriptor 3 is stdout, 4 is stderr,
+5 is closed or written to when the logger is ready; the environment is two variables.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+from anyio import CancelScope
+
+from .. import _spawn, _sys
+from .._events import EventHub, LoggerExited, LoggerRespawned
+from .._fd import OwnedFd
+from .._poller import Poller
+from .._process import Process, refuse_ignored_sigchld
+from ..errors import (
+    InvalidOptionError,
+    LoggerDiedError,
+    LoggerError,
+    LoggerExitedError,
+    LoggerIsDirectoryError,
+    LoggerNotExecutableError,
+    LoggerNotFoundError,
+    LoggerNotReadyError,
+    LoggerTimeoutError,
+    MissingNamespaceError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .._poller import Timer, Watch
+    from .._stdio import StdioURI
+
+__all__ = ("Logger", "LoggerDeath")
+
+LoggerDeath = Literal["epipe", "drain", "respawn"]
+
+READY_TIMEOUT = 30.0
+GRACE = 10.0
+RESTART_WINDOW = 60.0
+BACKOFF = 0.05
+OUTPUTS = ("stdout", "stderr")
+
+
+class Logger:
+    """A logger and the pipes into it.
+
+    Args:
+        uri: Its path and arguments.
+        id, namespace: Become ``CONTAINER_ID`` and ``CONTAINER_NAMESPACE``.
+        env: More names for its environment.
+        cwd: Its working directory.
+        ready_timeout: Seconds it has to become ready.
+        strict: See :class:`BinaryIO`.
+        on_death: What to do when it dies early.
+        max_restarts: In a minute, with ``respawn``.
+        streams: Which of stdout and stderr it gets; the other one ends at once.
+
+    Attributes:
+        hub: Where its death is reported.
+        lost: Called when nobody will read the pipes any more, with the error.
+    """
+
+    def __init__(
+        self,
+        uri: StdioURI,
+        *,
+        id: str,  # noqa: A002 - containerd's word
+        namespace: str,
+        env: Mapping[str, str],
+        cwd: str,
+        ready_timeout: float,
+        strict: bool,
+        on_death: LoggerDeath,
+        max_restarts: int,
+        streams: tuple[str, ...],
+    ) -> None:
+        if on_death not in {"epipe", "drain", "respawn"}:
+            raise InvalidOptionError(
+                f'on_death is "epipe", "drain" or "respawn", not {on_death!r}', option="on_death"
+            )
+        check_program(uri.path)
+        self.path = uri.path
+        self.process: Process | None = None
+        self.writers: dict[str, OwnedFd] = {}
+        self.stopped = False  # it had to be told to end by a signal
+        self._argv = uri.argv
+        self._need_byte = uri.scheme == "binary-v2"
+        self._env = {"CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace, **env}
+        self._cwd = cwd
+        self._ready_timeout = ready_timeout
+        self._strict = strict
+        self.on_death = on_death
+        self.streams = streams
+        self.hub = EventHub()
+        self.lost: Callable[[LoggerDiedError], None] = _ignore
+        self._max_restarts = max_restarts
+        self._readers: dict[str, OwnedFd] = {}
+        self._start: _Start | None = None
+        self._ended = anyio.Event()
+        self._eof_at: float | None = None
+        self._restarts: deque[float] = deque()
+        self._backoff: Timer | None = None
+        self._closed = False
+        try:
+            for stream in OUTPUTS:
+                reader, writer = (OwnedFd(fd) for fd in _sys.pipe())
+                self._readers[stream] = reader
+                self.writers[stream] = writer
+                if stream not in streams:
+                    writer.close()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended for good."""
+        return self._ended.is_set()
+
+    @property
+    def status(self) -> int | None:
+        """Exit status of a logger that has ended and will not be restarted."""
+        if self.process is None or not self._ended.is_set():
+            return None
+        return self.process.status
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            LoggerError: It was not; it is killed and reaped.
+        """
+        refuse_ignored_sigchld()
+        answered = anyio.Event()
+        try:
+            start = self._launch(lambda _: answered.set())
+            await answered.wait()
+            if start.error is not None:
+                raise start.error
+        except BaseException:
+            await self.abort()
+            raise
+        if self.on_death == "epipe":
+            # With a read end of ours left, a dead logger would look like a slow one.
+            self._close_readers()
+
+    def unread(self, stream: str) -> int:
+        """Bytes in the pipe of *stream* that no logger has read."""
+        reader = self._readers[stream]
+        return 0 if reader.closed else _sys.unread(reader.fileno())
+
+    def reopen_reader(self, stream: str) -> OwnedFd:
+        """A non-blocking read end of our own, to read on where the logger stopped."""
+        reader = self._readers[stream].fileno()
+        return OwnedFd(_sys.reopen(reader, os.O_RDONLY | os.O_NONBLOCK))
+
+    # -- one process ----------------------------------------------------------------------
+
+    def _launch(self, then: Callable[[_Start], None]) -> _Start:
+        wait_reader, wait_writer = (OwnedFd(fd) for fd in _sys.pipe())
+        try:
+            plan = _spawn.Plan(
+                args=self._argv,
+                env=self._env,
+                cwd=self._cwd,
+                process_group=0,
+                fds={
+                    3: self._readers["stdout"].fileno(),
+                    4: self._readers["stderr"].fileno(),
+                    5: wait_writer.fileno(),
+                },
+            )
+            pid = _spawn.spawn_now(plan)
+            try:
+                process = Process(pid, self._argv)
+            except BaseException:
+                _sys.kill_and_reap(pid)
+                raise
+        except BaseException:
+            wait_reader.close()
+            raise
+        finally:
+            wait_writer.close()
+        self.process = process
+        start = self._start = _Start(
+            self, process, wait_reader, self._ready_timeout, self._need_byte, self._strict, then
+        )
+        process.when_exited(lambda: self._on_exit(process))
+        return start
+
+    def _on_exit(self, process: Process) -> None:
+        process.close()
+        if self._start is not None:
+            self._start.exited()
+        if self._closed:
+            self._ended.set()
+            return
+        status = process.status if process.status is not None else -1
+        early = self._eof_at is None or any(self.unread(stream) for stream in OUTPUTS)
+        if early and self._start is not None and self._start.finished_first:
+            self.hub.emit(LoggerExited("stdout", process.pid, status))
+            if self.on_death == "respawn" and self._may_restart():
+                delay = BACKOFF * 2 ** (len(self._restarts) - 1) if len(self._restarts) > 1 else 0
+                self._backoff = Poller.current().later(delay, self._respawn)
+                return
+            self._give_up(status)
+        self._ended.set()
+
+    def _may_restart(self) -> bool:
+        now = _sys.monotonic()
+        while self._restarts and now - self._restarts[0] > RESTART_WINDOW:
+            self._restarts.popleft()
+        if len(self._restarts) >= self._max_restarts:
+            return False
+        self._restarts.append(now)
+        return True
+
+    def _respawn(self) -> None:
+        self._backoff = None
+        try:
+            self._launch(self._respawned)
+        except Exception:  # noqa: BLE001 - a program that was deleted meanwhile, no descriptors
+            self._give_up(-1)
+            self._ended.set()
+
+    def _respawned(self, start: _Start) -> None:
+        if start.error is None:
+            self.hub.emit(LoggerRespawned("stdout", start.process.pid, len(self._restarts)))
+        elif start.process.status is None:
+            start.finished_first = True
+            start.process.kill()
+        else:
+            start.finished_first = True  # its exit is handled as any other death
+
+    def _give_up(self, status: int) -> None:
+        self.lost(
+            LoggerDiedError(
+                f"the logger {self.path!r} died with status {status}",
+                path=self.path,
+                status=status,
+                errno=errno.EPIPE,
+            )
+        )
+        self._close_readers()
+
+    # -- its end ----------------------------------------------------------------------------
+
+    def end_of_output(self) -> None:
+        """No more bytes come: close the write ends, so that the logger sees EOF."""
+        if self._eof_at is None:
+            self._eof_at = _sys.monotonic()
+        for writer in self.writers.values():
+            writer.close()
+
+    async def wait(self) -> None:
+        """Until it has ended for good."""
+        await self._ended.wait()
+
+    async def stop(self) -> None:
+        """EOF, up to ten seconds, SIGTERM, up to ten seconds, SIGKILL; then it is reaped.
+
+        Each wait ends at the exit.  Cancelled, it is SIGKILL at once.
+        """
+        self.end_of_output()
+        if self.process is None:
+            return
+        assert self._eof_at is not None
+        try:
+            with anyio.move_on_after(max(0.0, self._eof_at + GRACE - _sys.monotonic())):
+                await self._ended.wait()
+            if not self._ended.is_set():
+                self.stopped = True
+                await self._signal_and_wait()
+        finally:
+            if not self._ended.is_set():
+                await self.abort()
+
+    async def _signal_and_wait(self) -> None:
+        self.on_death = "epipe"  # whatever happens now, it is not started again
+        if self.process is not None:
+            self.process.terminate()
+        with anyio.move_on_after(GRACE):
+            await self._ended.wait()
+
+    async def abort(self) -> None:
+        """SIGKILL, and reap in milliseconds."""
+        self.close()
+        if self.process is not None:
+            with CancelScope(shield=True), anyio.move_on_after(1.0):
+                await self._ended.wait()
+
+    def _close_readers(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+    def close(self) -> None:
+        """Close every descriptor and kill it, without waiting.  Idempotent."""
+        self._closed = True
+        if self._backoff is not None:
+            self._backoff.cancel()
+            self._backoff = None
+            self._ended.set()
+        for writer in self.writers.values():
+            writer.close()
+        self._close_readers()
+        if self.process is not None:
+            self.process.kill()
+            self.process.close()
+        if self._start is not None:
+            self._start.close()
+
+    def __repr__(self) -> str:
+        return f"<Logger {self.path!r} {self.process!r}>"
+
+
+class _Start:
+    """The wait for readiness of one process: a byte, EOF, its exit, or the deadline."""
+
+    def __init__(
+        self,
+        logger: Logger,
+        process: Process,
+        wait: OwnedFd,
+        timeout: float,
+        need_byte: bool,
+        strict: bool,
+        then: Callable[[_Start], None],
+    ) -> None:
+        self.process = process
+        self.error: LoggerError | None = None
+        self.finished_first = False  # the wait was over when the process ended
+        self._logger = logger
+        self._wait = wait
+        self._timeout = timeout
+        self._need_byte = need_byte
+        self._strict = strict
+        self._then: Callable[[_Start], None] | None = then
+        _sys.set_nonblocking(wait.fileno())
+        poller = Poller.current()
+        self._watch: Watch = poller.listen(wait.fileno(), self._on_wait)
+        self._timer = poller.later(timeout, self._on_timeout)
+
+    def _on_wait(self, _events: int) -> None:
+        if self._then is None:
+            return
+        try:
+            byte = _sys.read(self._wait.fileno(), 1)
+        except BlockingIOError:
+            return
+        if byte:
+            self._finish(None)
+            return
+        # A process that exits closes its descriptors a moment before its pidfd says so.
+        if self._strict and (self.process.status is not None or _sys.exiting(self.process.pid)):
+            self._watch.close()  # exited() comes next
+        elif self._need_byte:
+            self._finish(
+                LoggerNotReadyError(
+                    f"the logger {self._logger.path!r} did not call ready (binary-v2 wants a"
+                    " byte on descriptor 5; it may have crashed or exited prematurely)",
+                    path=self._logger.path,
+                )
+            )
+        else:
+            self._finish(None)
+
+    def exited(self) -> None:
+        """The process has ended."""
+        if self._then is None:
+            self.finished_first = True
+            return
+        with suppress(BlockingIOError):
+            if _sys.read(self._wait.fileno(), 1) or not (self._strict or self._need_byte):
+                self.finished_first = True
+                self._finish(None)
+                return
+        status = self.process.status if self.process.status is not None else -1
+        self._finish(
+            LoggerExitedError(
+                f"the logger {self._logger.path!r} exited with status {status} before it was"
+                " ready; run it by hand with descriptors 3, 4 and 5 open to see why",
+                path=self._logger.path,
+                status=status,
+            )
+        )
+
+    def _on_timeout(self) -> None:
+        self._finish(
+            LoggerTimeoutError(
+                f"the logger {self._logger.path!r} was not ready within {self._timeout} s;"
+                " it has to write a byte to descriptor 5 or close it",
+                path=self._logger.path,
+                timeout=self._timeout,
+                errno=errno.ETIMEDOUT,
+            )
+        )
+
+    def _finish(self, error: LoggerError | None) -> None:
+        then, self._then = self._then, None
+        self.error = error
+        self.close()
+        if then is not None:
+            then(self)
+
+    def close(self) -> None:
+        """Stop waiting.  Idempotent."""
+        self._then = None
+        self._timer.cancel()
+        self._watch.close()
+        self._wait.close()
+
+
+def _ignore(_error: LoggerDiedError) -> None:
+    pass
+
+
+def check_namespace(namespace: str) -> None:
+    """Raise when a logger would have no namespace."""
+    if not namespace:
+        raise MissingNamespaceError(
+            "namespace is required for a logger (it becomes CONTAINER_NAMESPACE);"
+            ' containerd\'s own is "default"'
+        )
+
+
+def check_program(path: str) -> None:
+    """Raise the right error for a logger that cannot be executed, before anything is made."""
+    if not os.path.exists(path):
+        raise LoggerNotFoundError(
+            f"there is no logger at {path!r}", path=path, errno=errno.ENOENT
+        )
+    if os.path.isdir(path):
+        raise LoggerIsDirectoryError(
+            f"the logger's path {path!r} is a directory", path=path, errno=errno.EISDIR
+        )
+    if not os.access(path, os.X_OK):
+        raise LoggerNotExecutableError(
+            f"the logger {path!r} is not executable; chmod +x it", path=path, errno=errno.EACCES
+        )

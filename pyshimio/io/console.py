@@ -1,0 +1,264 @@
+"""Terminals under the protocol that every IO has."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Literal
+
+from .._fd import OwnedFd
+from .._fifo import FifoHandle, FifoSource
+from .._poller import Poller
+from .._pump import LoopPump
+from .._source import PipeSource, Source
+from ..errors import InvalidOptionError, IOStateError
+from ._base import GRACE
+from ._logged import LoggedIO
+from ._console import Console, TerminalSink
+from ._console_socket import ConsoleSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyio.abc import ByteReceiveStream, ByteSendStream
+
+    from .._command import Command
+    from .._process import Process
+    from ._outlet import Outlet
+
+__all__ = ("Console", "ConsoleIO", "ConsoleSocket", "StdinEOF")
+
+RUNTIMES = frozenset({"runc", "crun", "youki", "runsc"})
+
+StdinEOF = Literal["eof_char", "hangup", "ignore"]
+
+
+class ConsoleIO(LoggedIO):
+    """A terminal as a process's stdio.
+
+    With an OCI runtime's command the terminal is the container's, and its master comes
+    through a :class:`ConsoleSocket`; with any other one it is a new one that controls the
+    child's session.  Without destinations :attr:`stdin` and :attr:`stdout` are the caller's.
+
+    Args:
+        uid, gid: Own a new terminal's slave; a runtime sees to a container's itself.
+        runtime: Whether commands are a runtime's; None looks at the program's name
+            (runc, crun, youki, runsc).
+        console: A console that exists already; owned from here on.
+        stdin_eof: What the end of a stdin FIFO means: ``"eof_char"`` types the terminal's
+            end-of-input character, ``"hangup"`` closes the master as containerd does (the
+            session gets SIGHUP), ``"ignore"`` does nothing.
+        size: (rows, columns) of a new terminal.
+        timeout: Seconds for the runtime to send the terminal.
+        grace, on_exit: As for :class:`PipeIO`.
+    """
+
+    def __init__(
+        self,
+        uid: int = -1,
+        gid: int = -1,
+        *,
+        runtime: bool | None = None,
+        console: Console | None = None,
+        stdin_eof: StdinEOF = "eof_char",
+        size: tuple[int, int] | None = None,
+        timeout: float | None = 30.0,
+        grace: float = GRACE,
+        on_exit: Literal["kill", "leave"] = "kill",
+    ) -> None:
+        super().__init__(grace=grace, on_exit=on_exit)
+        if stdin_eof not in {"eof_char", "hangup", "ignore"}:
+            raise InvalidOptionError(
+                f'stdin_eof is "eof_char", "hangup" or "ignore", not {stdin_eof!r}',
+                option="stdin_eof",
+            )
+        self._owner = (uid, gid)
+        self._runtime = runtime
+        self._stdin_eof = stdin_eof
+        self._size = size
+        self._timeout = timeout
+        self._stdin_fifo: FifoHandle | None = None
+        self._socket: ConsoleSocket | None = None
+        self._slave: OwnedFd | None = None
+        self._runtime_process: Process | None = None
+        self.console = console
+        """The terminal, once it is there."""
+
+    def bind(self, outlets: Mapping[str, Outlet], stdin: FifoHandle | OwnedFd | None) -> None:
+        """Say where the screen goes and typing comes from; what is bound is owned.
+
+        For :func:`create_io`.
+        """
+        if isinstance(stdin, OwnedFd):
+            raise InvalidOptionError(
+                "a terminal's stdin comes from a FIFO, not from a file", option="stdin"
+            )
+        self._outlets.update(outlets)
+        self._stdin_fifo = stdin
+
+    @property
+    def stdin(self) -> ByteSendStream | None:
+        """Typing, where the caller is the one to type."""
+        if self.console is None or self._stdin_fifo is not None:
+            return None
+        return self.console.stdin
+
+    @property
+    def stdout(self) -> ByteReceiveStream | None:
+        """The screen, where the caller is the one to look."""
+        if self.console is None or "stdout" in self._outlets:
+            return None
+        return self.console.stdout
+
+    # -- before and at the start of the child -------------------------------------------
+
+    def set(self, command: Command) -> None:
+        """Give *command* a terminal, or have its runtime send the container's."""
+        self._check_open()
+        if self.console is not None or self._socket is not None:
+            raise IOStateError("this ConsoleIO has a terminal already; one IO serves one process")
+        if self._is_runtime(command):
+            self._socket = ConsoleSocket.temp()
+            try:
+                self._socket.set(command)
+            except BaseException:
+                self._socket.close()
+                self._socket = None
+                raise
+        else:
+            command.set_terminal(self._new_terminal())
+
+    def child_fds(self) -> dict[int, int]:
+        """The slave three times; the child has to make it its controlling terminal itself."""
+        self._check_open()
+        slave = self._slave if self._slave is not None else self._new_terminal()
+        return dict.fromkeys(range(3), slave.fileno())
+
+    def _is_runtime(self, command: Command) -> bool:
+        if self._runtime is not None:
+            return self._runtime
+        return PurePath(command.args[0]).name in RUNTIMES
+
+    def _new_terminal(self) -> OwnedFd:
+        self.console, self._slave = Console.open(uid=self._owner[0], gid=self._owner[1])
+        if self._size is not None:
+            self.console.resize(*self._size)
+        return self._slave
+
+    def close_after_start(self) -> None:
+        """Give back the slave, so that the terminal can hang up.  Idempotent, never waits."""
+        if self._slave is not None:
+            self._slave.close()
+
+    def _own(self, process: Process) -> None:
+        super()._own(process)
+        self._runtime_process = process
+
+    # -- moving bytes -------------------------------------------------------------------
+
+    async def copy(self) -> None:
+        """Receive the terminal if a runtime sends it, open the destinations, and copy.
+
+        Raises:
+            ConsoleError: The runtime sent no terminal.
+            FifoTimeoutError: A client did not come.
+        """
+        self._check_open()
+        try:
+            await self._receive()
+        except BaseException:
+            self.close()
+            raise
+        await super().copy()
+
+    async def spawn(self, command: Command | list[str]) -> Process:  # type: ignore[override]
+        """As :meth:`BaseIO.spawn`; a runtime's terminal has arrived when it returns."""
+        process = await super().spawn(command)
+        if self._socket is not None:
+            try:
+                await self._receive()
+                self._start_pumps()
+            except BaseException:
+                self.close()
+                raise
+        return process
+
+    async def _receive(self) -> None:
+        if self.console is None:
+            if self._socket is None:
+                raise IOStateError("there is no terminal yet; call set(command) first")
+            self.console = await self._socket.receive(
+                self._timeout, runtime=self._runtime_process
+            )
+            self._socket.close()
+            if self._size is not None:
+                self.console.resize(*self._size)
+
+    async def _open(self) -> None:
+        await super()._open()
+        if self._stdin_fifo is not None:
+            self._inlet = FifoSource(self._stdin_fifo)
+            self._stdin_fifo.close()
+            if self._stdin_closed:
+                self._inlet.end()
+
+    def _source(self, stream: str) -> Source:
+        del stream
+        assert self.console is not None
+        return self.console.source()
+
+    def _start_pumps(self) -> None:
+        console = self.console
+        if console is None:  # a runtime is to send it yet
+            return
+        super()._start_pumps()
+        if self._inlet is not None:
+            sink = console.sink()
+            pump = self._pumps["stdin"] = LoopPump(
+                "stdin",
+                PipeSource(self._inlet.reader),
+                sink,
+                poller=Poller.current(),
+                hub=self._hub,
+                then=lambda: self._stdin_ended(sink),
+            )
+            pump.start()
+
+    def _stdin_ended(self, sink: TerminalSink) -> None:
+        pump = self._pumps["stdin"]
+        if pump.eof and self._stdin_eof == "eof_char":
+            sink.send_eof()
+        sink.close()
+        if pump.eof and self._stdin_eof == "hangup":
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the master: the session gets SIGHUP, output that is left is lost."""
+        if (pump := self._pumps.get("stdout")) is not None:
+            pump.end()
+        if self.console is not None:
+            self.console.close()
+
+    def close_stdin(self) -> None:
+        """See :meth:`BaseIO.close_stdin`; without a FIFO *stdin_eof* is applied at once."""
+        super().close_stdin()
+        if self._inlet is None and self._stdin_fifo is None and self.console is not None:
+            if self._stdin_eof == "eof_char":
+                sink = self.console.sink()
+                sink.send_eof()
+                sink.close()
+            elif self._stdin_eof == "hangup":
+                self.hang_up()
+
+    def close(self) -> None:
+        super().close()
+        if self._socket is not None:
+            self._socket.close()
+        if self._stdin_fifo is not None:
+            self._stdin_fifo.close()
+        if self.console is not None:
+            self.console.close()
+
+    def _stream_state(self, stream: str) -> str:
+        if stream in self._pumps or self.console is None:
+            return super()._stream_state(stream)
+        return "none" if stream == "stderr" else "open"

@@ -1,0 +1,133 @@
+"""Descriptors that exist already as destinations."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Literal
+
+from .. import _sys
+from .._fd import Descriptor, OwnedFd, duplicate
+from .._sink import DescriptorSink, PipeSink
+from ._base import GRACE
+from ._outlet import SinkOutlet
+from .pipe import Chown, PipeIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+    from ..abc import Sink
+
+__all__ = ("FdIO", "fd_sink")
+
+
+class FdIO(PipeIO):
+    """Copy what the child writes to descriptors or file objects of the caller.
+
+    Their descriptions are shared with whoever has them too, so none of their flags is
+    changed.  A pipe, a FIFO and a terminal are opened anew for a description of our own; a
+    regular file, a socket, and whatever cannot be opened again, is written by a thread.
+
+    Args:
+        stdout, stderr: Duplicated here; the caller's stay the caller's.  None is /dev/null.
+        stdin: Whether the child gets a pipe as stdin (:attr:`stdin`) instead of /dev/null.
+        uid, gid, chown, grace, on_exit: As for :class:`PipeIO`.
+
+    Example:
+        Copy a child's output to our own stdout and count it::
+
+            async with FdIO(stdout=sys.stdout) as io:
+                await (await io.spawn(["ls"])).wait()
+                await io.drain()
+                print(io.stats.stdout.bytes_out)
+    """
+
+    def __init__(
+        self,
+        stdout: Descriptor | None = None,
+        stderr: Descriptor | None = None,
+        *,
+        stdin: bool = False,
+        uid: int = -1,
+        gid: int = -1,
+        chown: Chown = "strict",
+        grace: float = GRACE,
+        on_exit: Literal["kill", "leave"] = "kill",
+    ) -> None:
+        super().__init__(
+            uid,
+            gid,
+            stdin=stdin,
+            stdout=stdout is not None,
+            stderr=stderr is not None,
+            chown=chown,
+            grace=grace,
+            on_exit=on_exit,
+        )
+        try:
+            for stream, fd in (("stdout", stdout), ("stderr", stderr)):
+                if fd is not None:
+                    self.bind({stream: SinkOutlet(fd_sink(fd))}, None)
+        except BaseException:
+            self.close()
+            raise
+
+
+def fd_sink(fd: Descriptor) -> Sink:
+    """A sink for a duplicate of *fd* that never changes a flag of its description.
+
+    Args:
+        fd: Open for writing; stays the caller's.
+    """
+    own = duplicate(fd)
+    try:
+        mode = _sys.fstat(own.fileno()).st_mode
+        if stat.S_ISFIFO(mode) or _sys.isatty(own.fileno()):
+            try:
+                again = OwnedFd(_sys.reopen(own.fileno(), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
+            except OSError:  # somebody else's terminal or pipe
+                return BlockingSink(own)
+            own.close()
+            return PipeSink(again) if stat.S_ISFIFO(mode) else DescriptorSink(again)
+        return BlockingSink(own)
+    except BaseException:
+        own.close()
+        raise
+
+
+class BlockingSink:
+    """A descriptor that may block, and so is written by a thread.
+
+    Args:
+        fd: Owned.
+    """
+
+    blocking = True
+    dropped = 0
+
+    def __init__(self, fd: OwnedFd) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return -1
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        with self._fd.lend() as fd:
+            try:
+                return _sys.writev(fd, buffers)
+            except BlockingIOError:
+                return 0  # somebody else made the description non-blocking
+
+    def flush(self) -> None:
+        pass
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._fd.close()
+
+    def __repr__(self) -> str:
+        return f"<BlockingSink {'closed' if self._fd.closed else 'open'}>"

@@ -1,0 +1,114 @@
+"""What a process holds on to, so that a test can be asked what it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+GRACE = 1.0
+"""Seconds for threads to end and for dying children to be reaped by whoever waits for them."""
+
+
+class Descriptor(NamedTuple):
+    """A number and what it stood for: a number alone may have been closed and reused."""
+
+    number: int
+    device: int
+    inode: int
+    link: str
+
+    def __str__(self) -> str:
+        return f"descriptor {self.number} -> {self.link}"
+
+
+class Child(NamedTuple):
+    """A process and when it began: a pid alone may have been reaped and reused."""
+
+    pid: int
+    start: str
+    state: str
+    name: str
+
+    def __str__(self) -> str:
+        kind = "zombie" if self.state == "Z" else f"live child (state {self.state})"
+        return f"{kind} {self.pid} ({self.name})"
+
+
+Leak: TypeAlias = Descriptor | Child | threading.Thread
+
+
+class Snapshot(NamedTuple):
+    """Everything of one moment."""
+
+    descriptors: frozenset[Descriptor]
+    children: dict[tuple[int, str], Child]
+    threads: frozenset[threading.Thread]
+
+    @classmethod
+    def take(cls) -> Snapshot:
+        """Look now."""
+        return cls(_descriptors(), _children(), _threads())
+
+    def left_behind(self, *, grace: float = GRACE) -> list[Leak]:
+        """What is there now and was not then, after waiting up to *grace* seconds for it to go."""
+        deadline = time.monotonic() + grace
+        while True:
+            now = Snapshot.take()
+            left: list[Leak] = [
+                *sorted(now.descriptors - self.descriptors),
+                *(now.children[key] for key in now.children.keys() - self.children.keys()),
+                *(now.threads - self.threads),
+            ]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.01)
+
+
+def remove(children: list[Child]) -> None:
+    """Kill and reap, so that one test's leak is not the next one's trouble."""
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+
+
+def _descriptors() -> frozenset[Descriptor]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        # The directory that is being listed has a descriptor too; it is closed by now.
+        with contextlib.suppress(OSError):
+            status = os.fstat(int(name))
+            link = os.readlink(f"/proc/self/fd/{name}")
+            found.add(Descriptor(int(name), status.st_dev, status.st_ino, link))
+    return frozenset(found)
+
+
+def _children() -> dict[tuple[int, str], Child]:
+    try:
+        # Almost always the answer is that there are none, and then /proc need not be read.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return {}
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            # The name stands in parentheses and may itself hold any byte.
+            head, _, tail = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")
+            fields = tail.decode().split()
+            if int(fields[1]) == os.getpid():
+                command = head.partition(b"(")[2].decode(errors="replace")
+                child = Child(int(name), fields[19], fields[0], command)
+                found[child.pid, child.start] = child
+    return found
+
+
+def _threads() -> frozenset[threading.Thread]:
+    # trio keeps an idle thread for ten seconds; while it works it bears another name.
+    return frozenset(
+        thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread ")
+    )
