@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from . import _spawn, _sys
 from ._fd import Descriptor, OwnedFd, duplicate
 from ._process import Process, refuse_ignored_sigchld
-from .errors import CommandUsedError, InvalidOptionError
+from .errors import ChildReapedElsewhereError, CommandUsedError, InvalidOptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ("Command",)
 
@@ -33,7 +32,7 @@ class Command:
         extra_groups: Supplementary groups, instead of none (with *user*) or ours.
         umask: For the child alone.
         process_group: 0 makes the child the leader of a new one; a number has it join.
-        new_session: The child calls ``setsid``.
+        new_session: The child calls ``setsid``, which makes a new process group too.
         stdin, stdout, stderr: Descriptors, duplicated here and now; the caller's stay the
             caller's.  None is ``/dev/null``, as in Go, and not ours.
         extra_files: ``extra_files[i]`` becomes descriptor ``3 + i``; no other is inherited.
@@ -42,6 +41,7 @@ class Command:
     signal is blocked.  A Command that is not started after all has to be closed.
 
     Example:
+        >>> from pyshimio import Command
         >>> Command(["ls", "-l", "/proc/self/fd"])
         <Command 'ls -l /proc/self/fd' not started>
     """
@@ -73,13 +73,31 @@ class Command:
         if any("\0" in arg for arg in self.args):
             raise InvalidOptionError("an argument contains a NUL byte", option="args")
         self.env = None if env is None else dict(env)
+        for name, value in (self.env or {}).items():
+            if not name or "=" in name or "\0" in name + value:
+                raise InvalidOptionError(
+                    f"no environment holds the variable {name!r}: a name has at least one character"
+                    " and no '=', and neither name nor value has a NUL byte",
+                    option="env",
+                )
         self.cwd = None if cwd is None else os.fspath(cwd)
+        if self.cwd is not None and (not self.cwd or "\0" in self.cwd):
+            raise InvalidOptionError(f"cwd is no path: {self.cwd!r}", option="cwd")
+        if umask is not None and not 0 <= umask <= 0o777:
+            raise InvalidOptionError(f"umask is 0 to 0o777, not {umask!r}", option="umask")
+        if process_group is not None and process_group < 0:
+            raise InvalidOptionError(
+                f"process_group is 0 for a new one or a number, not {process_group!r}",
+                option="process_group",
+            )
         self.user = user
         self.group = group
         self.extra_groups = None if extra_groups is None else list(extra_groups)
         self.umask = umask
         self.process_group = process_group
         self.new_session = new_session
+        self._refuse_group_in_session()
+        _spawn.check_ids(user, group, self.extra_groups)
         self._fds: dict[int, OwnedFd] = {}
         self._terminal = False
         self._used = False
@@ -97,7 +115,16 @@ class Command:
         Args:
             number: 0, 1, 2, or 3 and up without a gap.
             fd: Stays the caller's.
+
+        Raises:
+            CommandUsedError: It was started or closed before.
         """
+        if self._used:
+            raise CommandUsedError("this Command was started or closed; make another one")
+        if number < 0:
+            raise InvalidOptionError(
+                f"a child's descriptor is 0 or more, not {number!r}", option="number"
+            )
         owned = duplicate(fd)
         if number in self._fds:
             self._fds[number].close()
@@ -113,6 +140,15 @@ class Command:
             self.set_fd(number, slave)
         self.new_session = True
         self._terminal = True
+        self._refuse_group_in_session()
+
+    def _refuse_group_in_session(self) -> None:
+        if self.new_session and self.process_group is not None:
+            raise InvalidOptionError(
+                "the leader of a new session leads a process group already and cannot change it;"
+                " leave process_group out",
+                option="process_group",
+            )
 
     async def start(self) -> Process:
         """Start the program.
@@ -128,9 +164,9 @@ class Command:
         """
         if self._used:
             raise CommandUsedError("a Command starts once; make another one")
-        refuse_ignored_sigchld()
         self._used = True
         try:
+            refuse_ignored_sigchld()
             pid = await _spawn.spawn(
                 _spawn.Plan(
                     args=tuple(self.args),
@@ -148,6 +184,8 @@ class Command:
             )
             try:
                 return Process(pid, tuple(self.args))
+            except ChildReapedElsewhereError:
+                raise  # the pid may be anybody's by now
             except BaseException:
                 _sys.kill_and_reap(pid)
                 raise

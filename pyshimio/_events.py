@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from weakref import WeakSet
 
 import anyio
 import attrs
 
 from . import _sys
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 __all__ = (
     "BytesAbandoned",
@@ -93,7 +91,8 @@ class EventHub:
     """Delivers events to the log and to any number of iterators, never waiting for one."""
 
     def __init__(self) -> None:
-        self._readers: list[_Reader] = []
+        # A reader that nobody has any more needs nothing.
+        self._readers: WeakSet[_Reader] = WeakSet()
         self._said: dict[tuple[type[IOEvent], str], float] = {}
         self.closed = False
 
@@ -107,18 +106,14 @@ class EventHub:
         for reader in self._readers:
             reader.put(event)
 
-    async def events(self) -> AsyncIterator[IOEvent]:
+    def events(self) -> AsyncIterator[IOEvent]:
         """Every event from now until the IO is closed.
 
         A reader that falls more than 1,024 events behind loses the oldest ones.
         """
         reader = _Reader(closed=self.closed)
-        self._readers.append(reader)
-        try:
-            while (event := await reader.get()) is not None:
-                yield event
-        finally:
-            self._readers.remove(reader)
+        self._readers.add(reader)
+        return reader
 
     def close(self) -> None:
         """End all iterators once they have read what is there.  Idempotent."""
@@ -127,7 +122,7 @@ class EventHub:
             reader.close()
 
 
-class _Reader:
+class _Reader(AsyncIterator[IOEvent]):
     def __init__(self, *, closed: bool) -> None:
         self._events: deque[IOEvent] = deque(maxlen=BACKLOG)
         self._closed = closed
@@ -141,10 +136,12 @@ class _Reader:
         self._closed = True
         self._changed.set()
 
-    async def get(self) -> IOEvent | None:
+    async def __anext__(self) -> IOEvent:
+        await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._events:
             if self._closed:
-                return None
-            self._changed = anyio.Event()
+                raise StopAsyncIteration
+            if self._changed.is_set():
+                self._changed = anyio.Event()
             await self._changed.wait()
         return self._events.popleft()

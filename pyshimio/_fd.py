@@ -17,7 +17,7 @@ from anyio import ClosedResourceError
 from . import _sys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ("Descriptor", "HasFileno", "OwnedFd", "duplicate")
 
@@ -75,7 +75,7 @@ class OwnedFd:
         return fd
 
     @contextmanager
-    def lend(self) -> Iterator[int]:
+    def lend(self) -> Generator[int]:
         """The number for one system call in another thread."""
         with self._lock:
             if self._closing:
@@ -86,7 +86,7 @@ class OwnedFd:
         finally:
             with self._lock:
                 self._lent -= 1
-                last = self._closing and not self._lent
+                last = self.closed and not self._lent
             if last:
                 self._close()
 

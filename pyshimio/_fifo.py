@@ -131,6 +131,7 @@ class FifoSink(PipeSink):
         self.path = path
         self._keep = keep
         self._timer: Timer | None = None
+        self._attached = False
 
     @classmethod
     def open_now(cls, handle: FifoHandle) -> FifoSink:
@@ -161,9 +162,11 @@ class FifoSink(PipeSink):
         The kernel does not count readers for us, but it says EPOLLERR to a writer that has
         none.  So our own reader steps aside for a moment: the writer keeps what is in the
         FIFO, and nothing is written meanwhile, because we are the one who would.
+
+        Once it is closed: whether anybody had it open at the end.
         """
         if self.fd.closed:
-            return False
+            return self._attached
         self._keep.close()
         try:
             return not _sys.poll_now(self.fd.fileno()) & _sys.EPOLLERR
@@ -177,6 +180,7 @@ class FifoSink(PipeSink):
         leaves it for the next one.
         """
         if self.fd.closed or not self.unread():
+            self._attached = self.attached()
             self.close()
             then()
             return

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from . import _sys
-from ._fd import OwnedFd
+from ._fd import OwnedFd, duplicate
 from .errors import FileAccessError, FileOpenError, NotAFileError
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class LogFile:
         path: Absolute; missing parents are made (0755).
         create: Make the file (0644, less the umask) when it is missing.
         nofollow: A symbolic link at *path* is an error.
-        inline: Write on the loop; for file systems that cannot block (tmpfs).
+        inline: Write on the loop; for file systems that cannot block (tmpfs).  With
+            *on_error* ``block`` a thread writes all the same: it is the one to wait.
         on_error: What to do while the file system has no room, see :class:`FileSink`.
         mark: Write a line that says how many bytes were dropped.
 
@@ -73,16 +76,16 @@ class LogFile:
             self._flags |= os.O_CREAT
         if nofollow:
             self._flags |= os.O_NOFOLLOW
+        self._lock = threading.Lock()  # around a change of the descriptor
         self._fd, status = self._open()
         device = stat.S_ISCHR(status.st_mode)
         self.pollable = device and not _sys.never_blocks(status)
-        self.blocking = not (inline or device)
+        waits = on_error == "block" and not self.pollable
+        self.blocking = waits or not (inline or device)
 
     def _open(self) -> tuple[OwnedFd, os.stat_result]:
         try:
-            if self._flags & os.O_CREAT:
-                _sys.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
-            fd = OwnedFd(_sys.open(self.path, self._flags, 0o644))
+            fd = OwnedFd(self._open_or_make())
         except OSError as error:
             if error.errno in {errno.ENXIO, errno.EISDIR}:  # a FIFO without a reader, a socket
                 raise self._refusal(error.errno) from error
@@ -93,11 +96,24 @@ class LogFile:
                 path=self.path,
                 errno=error.errno,
             ) from error
-        status = _sys.fstat(fd.fileno())
+        try:
+            status = _sys.fstat(fd.fileno())
+        except BaseException:
+            fd.close()
+            raise
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISCHR(status.st_mode)):
             fd.close()
             raise self._refusal(errno.EINVAL)
         return fd, status
+
+    def _open_or_make(self) -> int:
+        try:
+            return _sys.open(self.path, self._flags, 0o644)
+        except FileNotFoundError:
+            if not self._flags & os.O_CREAT:
+                raise
+            _make_parents(self.path)
+            return _sys.open(self.path, self._flags, 0o644)
 
     def _refusal(self, code: int) -> NotAFileError:
         return NotAFileError(
@@ -107,9 +123,10 @@ class LogFile:
             errno=code,
         )
 
-    def fileno(self) -> int:
-        """What to wait for; -1 unless the file is a terminal or the like."""
-        return self._fd.fileno() if self.pollable else -1
+    @property
+    def fd(self) -> OwnedFd:
+        """The descriptor that is written now; :meth:`reopen` replaces it."""
+        return self._fd
 
     def append(self, data: Buffer) -> int:
         """One write(2) at the end of the file."""
@@ -133,7 +150,9 @@ class LogFile:
             FileOpenError: As when it was first opened; the old file stays in use then.
         """
         fd, _ = self._open()
-        old, self._fd = self._fd, fd
+        with self._lock:
+            # It may have been closed while a thread was opening it.
+            old, self._fd = (fd, self._fd) if self._fd.closed else (self._fd, fd)
         self.midline = False
         self.retry_at = 0.0
         old.close()
@@ -142,13 +161,14 @@ class LogFile:
         """One sink less; the last one closes the file."""
         self.sinks -= 1
         if self.sinks <= 0:
-            self._fd.close()
+            self.abandon()
             if self.lane is not None:
                 self.lane.close()
 
     def abandon(self) -> None:
-        """Close a file that nobody has come to want."""
-        self._fd.close()
+        """Close a file that nobody has come to want; from any thread."""
+        with self._lock:
+            self._fd.close()
 
     def __repr__(self) -> str:
         return f"<LogFile {self.path!r} {'closed' if self._fd.closed else 'open'}>"
@@ -159,7 +179,8 @@ class FileSink:
 
     While the file system has no room (ENOSPC, EDQUOT, EIO, EROFS, EFBIG) the sink, by the
     file's *on_error*, takes and drops bytes (``drop``), takes nothing (``block``) or raises
-    (``fail``); every other error is raised.  It tries again every second and after
+    (``fail``); every other error is raised.  (A terminal that was hung up says EIO for ever:
+    with ``block`` it is tried again after :meth:`reopen`.)  It tries again every second and after
     :meth:`reopen`.  A stream whose bytes were dropped goes on with its next whole line, and
     a line that was cut in the file is ended first, so nothing is glued to half a line.
     """
@@ -169,6 +190,8 @@ class FileSink:
         self.dropped = 0
         self._cut = False  # the last byte that was dropped was no newline
         self._open = True
+        self._waited: OwnedFd | None = None  # the file's descriptor that _poll is a copy of
+        self._poll: OwnedFd | None = None
         file.sinks += 1
 
     @property
@@ -176,16 +199,29 @@ class FileSink:
         return self.file.blocking
 
     def fileno(self) -> int:
-        return self.file.fileno()
+        if not self.file.pollable:
+            return -1
+        if self._poll is None:
+            # Two streams may wait for one terminal, and epoll takes a number only once.
+            self._waited = self.file.fd
+            self._poll = duplicate(self._waited)
+        return self._poll.fileno()
+
+    def _forget_poll(self) -> None:
+        if self._poll is not None:
+            self._poll.close()
+            self._poll = None
 
     def write(self, buffers: Sequence[Buffer]) -> int | None:
         data = memoryview(buffers[0] if len(buffers) == 1 else b"".join(buffers))
         file = self.file
         skipped = 0
+        if self._waited is not file.fd:
+            self._forget_poll()
         try:
             if self._cut or file.lost is not None:
                 if _sys.monotonic() < file.retry_at:
-                    return self._drop(data) if file.on_error == "drop" else 0
+                    return self._drop(data) if file.on_error == "drop" else self._wait()
                 if self._cut:
                     # The rest of the line whose beginning is gone goes as well.
                     skipped = bytes(data).find(b"\n") + 1 or len(data)
@@ -196,25 +232,31 @@ class FileSink:
                     file.recover()
             count = file.append(data[skipped:])
         except BlockingIOError:
-            return skipped or (None if file.pollable else 0)
+            return skipped or self._wait()
         except OSError as error:
             if error.errno not in _sys.NO_ROOM or file.on_error == "fail":
                 raise
-            return skipped + self._refuse(error, data[skipped:])
+            self._refuse(error)
+            if file.on_error == "block":
+                return self._wait()
+            return skipped + self._drop(data[skipped:])
         if file.lost is not None:
             lost, file.lost = file.lost, None
             if file.trouble is not None:
                 file.trouble(None, lost)
         return skipped + count
 
-    def _refuse(self, error: OSError, data: memoryview) -> int:
+    def _wait(self) -> int | None:
+        """What :meth:`write` returns when nothing was taken."""
+        return None if self.file.pollable else 0
+
+    def _refuse(self, error: OSError) -> None:
         file = self.file
         file.retry_at = _sys.monotonic() + RETRY
         if file.lost is None:
             file.lost = 0
             if file.trouble is not None:
                 file.trouble(error, 0)
-        return self._drop(data) if file.on_error == "drop" else 0
 
     def _drop(self, data: memoryview) -> int:
         count = len(data)
@@ -232,7 +274,24 @@ class FileSink:
     def close(self) -> None:
         if self._open:
             self._open = False
+            self._forget_poll()
             self.file.close()
 
     def __repr__(self) -> str:
         return f"<FileSink {self.file.path!r} {'open' if self._open else 'closed'}>"
+
+
+def _make_parents(path: str) -> None:
+    """The directories above *path*, each 0755 less the umask.
+
+    ``os.makedirs`` gives its mode to the last one only.
+    """
+    parent = os.path.dirname(path)
+    try:
+        _sys.mkdir(parent, 0o755)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_parents(parent)
+        with suppress(FileExistsError):
+            _sys.mkdir(parent, 0o755)

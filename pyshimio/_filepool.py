@@ -14,14 +14,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import anyio
-from anyio.lowlevel import RunVar
+import attrs
 
 from . import _sys
 from ._events import logger
-from ._poller import Poller
+from ._poller import LoopVar, Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ SCRATCH = 1 << 18
 STUCK = 1.0
 """Seconds after which a job counts as stuck."""
 
-_current: RunVar[FilePool | None] = RunVar("pyshimio_filepool", None)
+_current: LoopVar[FilePool] = LoopVar()
 
 
 class Lane:
@@ -54,16 +54,23 @@ class Lane:
         self.name = name
         self._pool = FilePool.current()
         self.jobs: deque[Job] = deque()
+        self._calls: set[_Call[Any]] = set()
         self.running = False
         self.closed = False
         self._pool.join(self)
 
     def submit(self, job: Job) -> None:
-        """Run *job* in a thread, after those before it, with that thread's scratch buffer."""
+        """Run *job* in a thread, after those before it, with that thread's scratch buffer.
+
+        Raises:
+            ClosedResourceError: The lane is closed.
+        """
+        if self.closed:
+            raise anyio.ClosedResourceError
         self._pool.submit(self, job)
 
     def post(self, callback: Callable[[], None]) -> None:
-        """From a job: call *callback* on the loop."""
+        """From a job: call *callback* on the loop, unless the last lane is closed by then."""
         self._pool.post(callback)
 
     async def call(self, function: Callable[[], T], orphan: Callable[[T], object]) -> T:
@@ -71,40 +78,83 @@ class Lane:
 
         Args:
             function: May block.
-            orphan: Gets the result when the caller was cancelled meanwhile.
+            orphan: Gets the result when the caller was cancelled meanwhile; on the loop or
+                in the thread.
+
+        Raises:
+            ClosedResourceError: The lane was closed meanwhile; *orphan* gets the result.
         """
-        done = anyio.Event()
-        results: list[T] = []
-        errors: list[BaseException] = []
-        waiting = True
-
-        def job(_scratch: bytearray) -> None:
-            try:
-                results.append(function())
-            except BaseException as error:  # noqa: BLE001 - raised below, in the caller
-                errors.append(error)
-            self.post(arrived)
-
-        def arrived() -> None:
-            if waiting:
-                done.set()
-            elif results:
-                orphan(results[0])
-
-        self.submit(job)
+        call = _Call(self, function, orphan)
+        self.submit(call.run)
+        self._calls.add(call)
         try:
-            await done.wait()
+            await call.done.wait()
+            return call.take()
         finally:
-            waiting = done.is_set()
-        if errors:
-            raise errors[0]
-        return results[0]
+            self._calls.discard(call)
+            call.leave()
 
     def close(self) -> None:
         """Take no more jobs.  Those that were submitted still run.  Idempotent."""
         if not self.closed:
             self.closed = True
+            for call in self._calls:
+                call.done.set()
             self._pool.leave(self)
+
+
+class _Call(Generic[T]):
+    """One :meth:`Lane.call`: its caller may leave before its thread is through."""
+
+    def __init__(
+        self, lane: Lane, function: Callable[[], T], orphan: Callable[[T], object]
+    ) -> None:
+        self.done = anyio.Event()
+        self._lane = lane
+        self._function = function
+        self._orphan = orphan
+        self._lock = threading.Lock()
+        self._left = False
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self, _scratch: bytearray) -> None:
+        """In a thread."""
+        try:
+            result = self._function()
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
+            self._error = error
+        else:
+            with self._lock:
+                self._results.append(result)
+                left = self._left
+            if left:
+                self.leave()
+        self._lane.post(self.done.set)
+
+    def take(self) -> T:
+        """What the function returned."""
+        with self._lock:
+            if self._results:
+                return self._results.pop()
+        raise self._error or anyio.ClosedResourceError
+
+    def leave(self) -> None:
+        """The caller waits no longer: what it has not taken is an orphan."""
+        with self._lock:
+            self._left = True
+            orphans, self._results = self._results, []
+        for result in orphans:
+            self._orphan(result)
+
+
+@attrs.define(eq=False)
+class _Turn:
+    """A thread's work on one job."""
+
+    lane: Lane
+    since: float
+    told: bool = False
 
 
 class FilePool:
@@ -117,7 +167,7 @@ class FilePool:
         self._waiting: deque[Lane] = deque()
         self._changed = threading.Condition()
         self._threads: set[threading.Thread] = set()
-        self._busy: dict[threading.Thread, tuple[Lane, float]] = {}
+        self._busy: dict[threading.Thread, _Turn] = {}
         self._idle = 0
         self._check: Timer | None = None
         self._stopping = False
@@ -148,7 +198,8 @@ class FilePool:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-            idle = [thread for thread in self._threads if thread not in self._busy]
+            # With a job still waiting, each of them may be the one to begin it.
+            idle = () if self._waiting else self._threads - self._busy.keys()
         # A thread that is between two jobs ends in microseconds; one in a job has what it
         # needs to end by itself, and nobody waits for it.
         for thread in idle:
@@ -167,7 +218,8 @@ class FilePool:
                 return
             lane.running = True
             self._waiting.append(lane)
-            if self._idle:
+            # Those that were notified before and have not begun yet count as idle, too.
+            if self._idle >= len(self._waiting):
                 self._changed.notify()
             elif len(self._threads) < THREADS:
                 self._start_thread()
@@ -191,13 +243,15 @@ class FilePool:
         self._check = None
         now = _sys.monotonic()
         with self._changed:
-            stuck = [lane for lane, since in self._busy.values() if now - since >= STUCK]
+            stuck = [turn for turn in self._busy.values() if now - turn.since >= STUCK]
             wanted = min(THREADS + len(stuck), MOST_THREADS)
-            while self._waiting and not self._idle and len(self._threads) < wanted:
+            while self._idle < len(self._waiting) and len(self._threads) < wanted:
                 self._start_thread()
             more = bool(self._busy or self._waiting)
-        for lane in stuck:
-            logger.warning("%s has not taken a write for more than %s s", lane.name, STUCK)
+        for turn in stuck:
+            if not turn.told:
+                turn.told = True
+                logger.warning("%s is stuck: nothing moves for %s s", turn.lane.name, STUCK)
         if more and self._lanes:
             self._check = self._poller.later(STUCK, self._look)
 
@@ -213,11 +267,11 @@ class FilePool:
                 lane = self._waiting.popleft()
                 job = lane.jobs.popleft()
                 self._idle -= 1
-                self._busy[thread] = (lane, _sys.monotonic())
+                self._busy[thread] = _Turn(lane, _sys.monotonic())
                 self._changed.release()
                 try:
                     job(scratch)
-                except Exception:
+                except Exception:  # noqa: BLE001 - logged, and the thread serves the next lane
                     logger.exception("a job for %s raised", lane.name)
                 finally:
                     self._changed.acquire()
@@ -229,5 +283,3 @@ class FilePool:
                     lane.running = False
             self._threads.discard(thread)
             self._idle -= 1
-
-

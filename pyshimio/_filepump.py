@@ -7,6 +7,7 @@ chunks instead of one for each.  While the sink takes nothing the source is not 
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -63,11 +64,11 @@ class FilePump(Pump):
         self._retry: Timer | None = None
         self._growth: Growth | None = None
         self._grow_at = GROW_BYTES
+        self._lock = threading.Lock()  # around the counters and what they stand for
+        self._over = False  # a job that still runs counts for nothing any more
 
     def start(self) -> None:
-        self._watch = self._poller.watch(
-            self.source.fd.fileno(), _sys.EPOLLIN, self._on_source
-        )
+        self._watch = self._poller.watch(self.source.fd.fileno(), _sys.EPOLLIN, self._on_source)
 
     def _on_source(self, events: int) -> None:
         if events & _sys.EPOLLHUP:
@@ -88,6 +89,23 @@ class FilePump(Pump):
             self._retry = None
         self._resume()
 
+    def mark(self, *, stop: bool) -> None:
+        with self._lock:
+            super().mark(stop=stop)
+
+    def end(self) -> None:
+        self._leave_job()
+        super().end()
+
+    def fail(self, error: BaseException) -> None:
+        self._leave_job()
+        super().fail(error)
+
+    def _leave_job(self) -> None:
+        """From here on the counters are the loop's; what a job has in hand counts as held."""
+        with self._lock:
+            self._over = True
+
     def _held(self) -> int:
         return self._holding
 
@@ -103,30 +121,38 @@ class FilePump(Pump):
         self._lane.post(lambda: self._returned(outcome))
 
     def _move(self, scratch: memoryview) -> Outcome:
-        counters = self.counters
         until = _sys.perf_counter() + JOB_SECONDS
         while True:
-            if self._pending is None:
-                size = len(scratch)
-                if self._mark is not None:
-                    size = min(size, self._mark - counters.bytes_in)
-                    if size <= 0:
-                        return "marked"
-                count = self.source.readinto(scratch[:size])
-                if count is None:
-                    return "empty"
-                if not count:
-                    self.sink.flush()
-                    return "eof"
-                counters.bytes_in += count
-                self._holding = count
-                self._pending = scratch[:count]
-                for tap in self.taps:
-                    tap.write([bytes(self._pending)])
+            if self._pending is None and (outcome := self._read(scratch)) is not None:
+                return outcome
             if not self._write():
                 return "refused"
             if _sys.perf_counter() > until:
                 return "more"
+
+    def _read(self, scratch: memoryview) -> Outcome | None:
+        """Read what is to be written next; or why there is nothing to write."""
+        counters = self.counters
+        size = len(scratch)
+        with self._lock:
+            if self._over:
+                return "closed"
+            if self._mark is not None:
+                size = min(size, self._mark - counters.bytes_in)
+            count = self.source.readinto(scratch[:size]) if size > 0 else 0
+            if count:
+                counters.bytes_in += count
+                self._holding = count
+                self._pending = scratch[:count]
+        if count is None:
+            return "empty"
+        if self._pending is None:
+            if size > 0 or self._stop_at_mark:
+                self.sink.flush()
+            return "eof" if size > 0 else "marked"
+        for tap in tuple(self.taps):
+            tap.write([bytes(self._pending)])
+        return None
 
     def _write(self) -> bool:
         """Write what was read; whether the sink took all of it."""
@@ -137,11 +163,14 @@ class FilePump(Pump):
             count = self.sink.write([self._pending]) or 0
             waited = _sys.monotonic() - started
             lost = self.sink.dropped - dropped
-            counters.blocked += waited
-            counters.writes += 1
-            counters.dropped += lost
-            counters.bytes_out += count - lost
-            self._holding -= count
+            with self._lock:
+                if self._over:
+                    raise anyio.ClosedResourceError
+                counters.blocked += waited
+                counters.writes += 1
+                counters.dropped += lost
+                counters.bytes_out += count - lost
+                self._holding -= count
             if not count:
                 # The scratch buffer belongs to the thread, and the thread goes elsewhere.
                 self._pending = memoryview(bytes(self._pending))

@@ -20,10 +20,8 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-import anyio
-from anyio.lowlevel import RunVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from . import _sys
 from ._events import logger
@@ -36,12 +34,46 @@ if TYPE_CHECKING:
 
     import trio
 
-__all__ = ("Poller", "Timer", "Watch")
+__all__ = ("LoopVar", "Poller", "Timer", "Watch")
+
+T = TypeVar("T")
 
 TURNS = 0.002
 """Seconds of ready callbacks before the loop gets its turn again."""
 
-_current: RunVar[Poller | None] = RunVar("pyshimio_poller", None)
+
+class LoopVar(Generic[T]):
+    """One value for each running loop, in its callbacks as well as in its tasks.
+
+    anyio's RunVar asks sniffio where it is, and that knows tasks alone: a callback of a loop
+    that anyio did not start seems to run nowhere.
+    """
+
+    def __init__(self) -> None:
+        self._values: WeakKeyDictionary[object, T] = WeakKeyDictionary()
+
+    def get(self) -> T | None:
+        """The running loop's value; None when it has none.
+
+        Raises:
+            RuntimeError: No loop runs.
+        """
+        return self._values.get(_running_loop())
+
+    def set(self, value: T | None) -> None:
+        """Give the running loop a value, or take it away.
+
+        Raises:
+            RuntimeError: No loop runs.
+        """
+        loop = _running_loop()
+        if value is None:
+            self._values.pop(loop, None)
+        else:
+            self._values[loop] = value
+
+
+_current: LoopVar[Poller] = LoopVar()
 
 
 class Watch:
@@ -219,8 +251,9 @@ class Poller(ABC):
             self._shut(self._epoll.fileno())
             self._discard()
             # The loop must not be kept alive by a variable of its own.
-            with suppress(anyio.NoEventLoopError, RuntimeError):
-                _current.set(None)
+            with suppress(RuntimeError):  # no loop runs any more
+                if _current.get() is self:
+                    _current.set(None)
 
     def _discard(self) -> None:
         self._ready.clear()
@@ -302,8 +335,10 @@ class _TrioPoller(Poller):
         hold = self.hold()
 
         def fire() -> None:
-            hold.close()
-            callback()
+            try:
+                callback()
+            finally:
+                hold.close()
 
         timer = Timer(fire)
         timer._cancel = hold.close
@@ -322,7 +357,8 @@ class _TrioPoller(Poller):
         if self._life is not None:
             self._life.cancel()
             self._life = self._wait = None
-            self._trio.notify_closing(epoll)
+            with suppress(RuntimeError):  # the run is over
+                self._trio.notify_closing(epoll)
 
     async def _run(self, epoll: int, life: trio.CancelScope) -> None:
         # Nothing in here may raise: an exception of a system task is a crash of trio.
@@ -351,7 +387,7 @@ class _TrioPoller(Poller):
 def _guard(callback: Callable[..., None], *args: int) -> None:
     try:
         callback(*args)
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged, and the others are served
         logger.exception("a pyshimio callback raised; this is a bug in pyshimio or in a sink")
 
 
@@ -366,3 +402,11 @@ def _nothing() -> None:
 def _on_trio() -> bool:
     trio = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_task())
+
+
+def _running_loop() -> object:
+    if _on_trio():
+        return sys.modules["trio"].lowlevel.current_trio_token()
+    import asyncio  # noqa: PLC0415 - not loaded on trio
+
+    return asyncio.get_running_loop()

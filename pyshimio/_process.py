@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,9 @@ from ._poller import Poller
 from .errors import ChildReapedElsewhereError, ExitTimeoutError, SigchldIgnoredError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from ._poller import Watch
 
@@ -49,10 +48,13 @@ class Process:
         self.args = args
         self._status: int | None = None
         self._raw: os.waitid_result | None = None
-        self._error: ChildReapedElsewhereError | None = None
+        self._lost: str | None = None
         self._exited = anyio.Event()
         self._callbacks: list[Callable[[], None]] = []
-        self._fd = OwnedFd(_sys.pidfd_open(pid))
+        try:
+            self._fd = OwnedFd(_sys.pidfd_open(pid))
+        except ProcessLookupError:
+            raise ChildReapedElsewhereError(self._theft(), pid=pid) from None
         self._watch: Watch | None = None
         try:
             self._watch = Poller.current().listen(self._fd.fileno(), self._on_exit)
@@ -100,8 +102,8 @@ class Process:
             raise ExitTimeoutError(
                 f"process {self.pid} still runs after {timeout} s", timeout=timeout
             )
-        if self._error is not None:
-            raise self._error
+        if self._lost is not None:
+            raise ChildReapedElsewhereError(self._lost, pid=self.pid)
         assert self._status is not None
         return self._status
 
@@ -149,19 +151,23 @@ class Process:
             died = result.si_code != os.CLD_EXITED
             self._status = result.si_status + 128 if died else result.si_status
         except ChildProcessError:
-            self._error = ChildReapedElsewhereError(
-                f"something else in this program waited for process {self.pid}, so its exit"
-                " status is lost; do not call waitpid(-1) while pyshimio has children"
-                if not _sys.sigchld_ignored()
-                else f"SIGCHLD was ignored while process {self.pid} ran, so the kernel threw"
-                " its exit status away",
-                pid=self.pid,
-            )
+            self._lost = self._theft()
         self._unwatch()
         self._exited.set()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
+
+    def _theft(self) -> str:
+        if _sys.sigchld_ignored():
+            return (
+                f"SIGCHLD was ignored while process {self.pid} ran, so the kernel threw its exit"
+                " status away"
+            )
+        return (
+            f"something else in this program waited for process {self.pid}, so its exit status"
+            " is lost; do not call waitpid(-1) while pyshimio has children"
+        )
 
     def _unwatch(self) -> None:
         if self._watch is not None:
@@ -192,7 +198,7 @@ class Process:
         self.close()
 
     def __repr__(self) -> str:
-        if self._error is not None:
+        if self._lost is not None:
             state = "reaped elsewhere"
         elif self._status is None:
             state = "running"

@@ -10,23 +10,26 @@ Nothing here is a task, so nothing can be cancelled between reading bytes and wr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
+import attrs
 
 from . import _sys
-from ._pipesize import Growth
 from ._events import BytesDropped, SinkFailed
+from ._pipesize import Growth
+from ._ring import RingSink
 from ._sink import NullSink, PipeSink
 from ._stats import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._events import EventHub
     from ._fd import OwnedFd
     from ._poller import Poller, Timer, Watch
     from ._source import Source
-    from ._ring import RingSink
+    from ._stats import StreamStats
     from .abc import Sink
 
 __all__ = ("LoopPump", "Pump")
@@ -75,6 +78,7 @@ class Pump(ABC):
         self._poller = poller
         self._hub = hub
         self._then = then
+        self._blocked_at: float | None = None
         self._mark: int | None = None
         self._stop_at_mark = False
         self._marked = anyio.Event()
@@ -101,9 +105,16 @@ class Pump(ABC):
             return
         waiting = self.source.waiting()
         self._mark = self.counters.bytes_in + (TERMINAL_REST if waiting is None else waiting)
+        if self._marked.is_set():  # for an earlier drain, which kept the stream open
+            self._marked = anyio.Event()
         self._stop_at_mark = stop
         self._ending = waiting is None
         self._resume()
+
+    def expect_end(self) -> None:
+        """The process has exited: a terminal that has hung up will not be opened again."""
+        if not self.done.is_set() and self.source.expect_end():
+            self._resume()
 
     @property
     def reached(self) -> bool:
@@ -150,6 +161,18 @@ class Pump(ABC):
         """Go on reading, for a sink that is lost: everything counts as dropped."""
         self.sink = NullSink(count=True)
         self.retry()
+
+    def stats(self) -> StreamStats:
+        """The figures as they are now."""
+        stats = self.counters.snapshot()
+        if self._blocked_at is not None:
+            stats = attrs.evolve(stats, blocked=stats.blocked + _sys.monotonic() - self._blocked_at)
+        if isinstance(self.sink, RingSink):
+            # What a ring takes has not arrived yet, and may never do so.
+            ring = self.sink
+            passed = stats.bytes_in - self._held() - ring.waiting
+            stats = attrs.evolve(stats, bytes_out=ring.delivered, dropped=passed - ring.delivered)
+        return stats
 
     def _drop(self, count: int, reason: str) -> None:
         self.counters.dropped += count
@@ -211,7 +234,6 @@ class LoopPump(Pump):
         self._source_watch: Watch | None = None
         self._sink_watch: Watch | None = None
         self._hold: Watch | None = None
-        self._blocked_at: float | None = None
         self._calm: Timer | None = None
         self._seen = 0
         self._growth: list[Growth] = []
@@ -266,9 +288,7 @@ class LoopPump(Pump):
         if self._blocked_at is None:
             self._blocked_at = _sys.monotonic()
         if self._sink_watch is None:
-            self._sink_watch = self._poller.watch(
-                self.sink.fileno(), _sys.EPOLLOUT, self._on_sink
-            )
+            self._sink_watch = self._poller.watch(self.sink.fileno(), _sys.EPOLLOUT, self._on_sink)
 
     def _unwatch_sink(self) -> None:
         if self._sink_watch is not None:
@@ -304,13 +324,14 @@ class LoopPump(Pump):
             waiting = self.source.waiting() or 0
             if waiting >= _sys.PAGE and self.sink.splice_ready():  # type: ignore[attr-defined]
                 return self._splice(waiting)
-        size = CHUNK if self._busy else _sys.PAGE
-        data = self.source.read(self._within_mark(size))
+        size = self._within_mark(CHUNK if self._busy else _sys.PAGE)
+        data = self.source.read(size)
         if data is None:
             self._run_dry()
             return False
         if not data:
             self.eof = True
+            self.sink.flush()
             self._finish()
             return False
         self.counters.bytes_in += len(data)
@@ -318,12 +339,20 @@ class LoopPump(Pump):
             tap.write([data])
         if len(data) == _sys.PAGE:
             self._busy = True
-        more = self._put(memoryview(data))
+        if not self._put(memoryview(data)):
+            return False
+        if self._held() or self._mark is not None:
+            return True  # no edge is to come for what the sink left, nor for the mark
         if self._direct is None:
-            return more and not self.source.emptied_by(len(data), size)
+            return not self.source.emptied_by(len(data), size)
         # Level-triggered: the loop calls again if there is more, which costs less than
         # finding out that there is nothing.
-        return more and len(data) == size
+        return len(data) == size
+
+    def _pass_mark(self) -> None:
+        if self._stop_at_mark:
+            self.sink.flush()
+        super()._pass_mark()
 
     def _within_mark(self, size: int) -> int:
         if self._mark is None or not self._stop_at_mark:
@@ -331,10 +360,10 @@ class LoopPump(Pump):
         return min(size, self._mark - self.counters.bytes_in)
 
     def _put(self, view: memoryview) -> bool:
+        self._pending = view  # before anything can raise
         dropped = self.sink.dropped
         count = self.sink.write([view])
         if count is None:
-            self._pending = view
             self._wait_for_sink()
             return False
         counters = self.counters
@@ -403,7 +432,7 @@ class LoopPump(Pump):
 
     def _calm_down(self) -> None:
         self._calm = None
-        if self.counters.bytes_in != self._seen or self._pending is not None:
+        if self.counters.bytes_in != self._seen or self._blocked_at is not None:
             self._seen = self.counters.bytes_in
             self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
             return

@@ -71,6 +71,7 @@ class RingSink:
         self._size = 0
         self._cut = False  # drop up to the next newline
         self._active = False
+        self._flushing = False
         self._lock = threading.Lock()
         self._loop = threading.get_ident()
         self._when_empty: list[Callable[[], None]] = []
@@ -90,7 +91,7 @@ class RingSink:
                 total += len(data)
                 if self.closed or self.error is not None:
                     self.dropped += len(data)
-                else:
+                elif data:
                     self._chunks.append(data)
                     self._size += len(data)
             self._shorten()
@@ -143,14 +144,11 @@ class RingSink:
             self._lane.submit(self._job)
             return
         try:
-            while (chunk := self._take()) is not None:
-                count = self.sink.write([chunk])
-                if count is None or count < len(chunk):
-                    self._give_back(chunk[count or 0 :])
-                self.delivered += count or 0
-                if count is None:
+            while (chunk := self._take()) is not None or self._flush_due():
+                if chunk is not None and self._pass_on(chunk) is None:
                     self._wait_for_sink()
                     return
+            self._unwatch()
             self._emptied()
         except Exception as error:  # noqa: BLE001 - whatever the sink raises ends this leg
             self._fail(error)
@@ -158,12 +156,8 @@ class RingSink:
     def _job(self, _scratch: bytearray) -> None:
         assert self._lane is not None
         try:
-            while (chunk := self._take()) is not None:
-                count = self.sink.write([chunk]) or 0
-                self.delivered += count
-                if count < len(chunk):
-                    self._give_back(chunk[count:])
-                if not count:
+            while (chunk := self._take()) is not None or self._flush_due():
+                if chunk is not None and not self._pass_on(chunk):
                     self._lane.post(lambda: self._pause(1.0))
                     return
         except Exception as error:  # noqa: BLE001
@@ -172,6 +166,20 @@ class RingSink:
         else:
             self._lane.post(self._emptied)
 
+    def _pass_on(self, chunk: memoryview) -> int | None:
+        dropped = self.sink.dropped
+        try:
+            count = self.sink.write([chunk])
+        except BaseException:
+            self.dropped += len(chunk)
+            raise
+        lost = self.sink.dropped - dropped
+        self.dropped += lost
+        self.delivered += (count or 0) - lost
+        if count is None or count < len(chunk):
+            self._give_back(chunk[count or 0 :])
+        return count
+
     def _pause(self, seconds: float) -> None:
         if not self.closed:
             self._poller.later(seconds, self._deliver)
@@ -179,11 +187,20 @@ class RingSink:
     def _take(self) -> memoryview | None:
         with self._lock:
             if not self._chunks:
-                self._active = False
                 return None
             chunk = self._chunks.popleft()
             self._size -= len(chunk)
             return chunk
+
+    def _flush_due(self) -> bool:
+        """With nothing left to hand on: flush if asked; whether to look again after that."""
+        with self._lock:
+            due, self._flushing = self._flushing, False
+            if not due:
+                self._active = bool(self._chunks)
+                return self._active
+        self.sink.flush()
+        return True
 
     def _give_back(self, rest: memoryview) -> None:
         with self._lock:
@@ -197,8 +214,32 @@ class RingSink:
                 self.sink.fileno(), _sys.EPOLLOUT, lambda _: self._poller.soon(self._deliver)
             )
 
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the sink has not taken yet."""
+        return self._size
+
+    def drop_waiting(self) -> None:
+        """Give up on what waits for the sink: its time is over."""
+        with self._lock:
+            lost = self._size
+            self.dropped += lost
+            self._chunks.clear()
+            self._size = 0
+            self._active = self._flushing = False
+        self._unwatch()
+        if lost:
+            self._hub.emit(BytesDropped(self.stream, lost, "the sink did not take it in time"))
+        self._emptied()
+
     def _fail(self, error: BaseException) -> None:
         self.error = error
+        self._unwatch()
         with self._lock:
             self.dropped += self._size
             self._chunks.clear()
@@ -226,7 +267,14 @@ class RingSink:
     # -- the rest of the protocol ---------------------------------------------------------
 
     def flush(self) -> None:
-        self.sink.flush()
+        """Flush the sink once it has taken what waits."""
+        with self._lock:
+            if self.closed or self.error is not None:
+                return
+            self._flushing = True
+            kick, self._active = not self._active, True
+        if kick:
+            self._on_loop(self._deliver)
 
     def reopen(self) -> None:
         self.sink.reopen()
@@ -240,8 +288,7 @@ class RingSink:
             self.dropped += self._size
             self._chunks.clear()
             self._size = 0
-        if self._watch is not None:
-            self._watch.close()
+        self._unwatch()
         if self._hold is not None:
             self._hold.close()
             self._hold = None

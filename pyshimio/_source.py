@@ -55,6 +55,10 @@ class Source:
         """Bytes that can be read now; None where the kernel does not know."""
         raise NotImplementedError
 
+    def expect_end(self) -> bool:
+        """The process has exited; whether that makes an end of what was none before."""
+        return False
+
     def holders(self) -> bool:
         """Whether anybody can still write into it."""
         return not _sys.poll_now(self.fd.fileno()) & _sys.EPOLLHUP
@@ -83,11 +87,25 @@ class TerminalSource(Source):
 
     It answers EIO while nobody has the slave open, which is no end: a slave may be opened
     again (systemd, ``exec``).  FIONREAD lags on a master, and a short read proves nothing.
+
+    When the leader of the session that it controls exits, every descriptor of the slave is
+    dead, but as long as somebody holds one the master hears nothing of it.
+
+    Args:
+        fd: The master; owned.
+        on_hangup: Called when nobody has the slave open any more.
+        controls: The terminal controls the session of the process that is waited for, even
+            if that has ended already.
     """
 
-    def __init__(self, fd: OwnedFd, *, on_hangup: Callable[[], None]) -> None:
+    def __init__(
+        self, fd: OwnedFd, *, on_hangup: Callable[[], None], controls: bool = False
+    ) -> None:
         super().__init__(fd)
         self._on_hangup = on_hangup
+        self._controls = controls or _sys.has_session(fd.fileno())
+        self._none: bytes | None = None  # what stands for "nothing now"
+        self._hung: bytes | None = None  # and for "nobody has the slave open"
 
     def hang_up(self) -> None:
         super().hang_up()
@@ -95,19 +113,27 @@ class TerminalSource(Source):
 
     def read(self, size: int) -> bytes | None:
         try:
-            return super().read(size)
+            data = super().read(size)
         except OSError as error:
             if error.errno == errno.EIO:
-                return None
+                return self._hung
             raise
+        return self._none if data is None else data
 
     def readinto(self, buffer: memoryview) -> int | None:
         try:
-            return super().readinto(buffer)
+            count = super().readinto(buffer)
         except OSError as error:
             if error.errno == errno.EIO:
-                return None
+                return None if self._hung is None else 0
             raise
+        return 0 if count is None and self._none is not None else count
+
+    def expect_end(self) -> bool:
+        self._hung = b""
+        if self._controls and not _sys.has_session(self.fd.fileno()):
+            self._none = b""
+        return True
 
     def emptied_by(self, got: int, size: int) -> bool:
         del got, size

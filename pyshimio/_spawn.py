@@ -11,11 +11,11 @@ import errno
 import grp
 import os
 import pwd
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 import attrs
@@ -29,9 +29,14 @@ from .errors import (
     SpawnError,
 )
 
-__all__ = ("Plan", "spawn")
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-DEFAULTED = (13, 25)  # SIGPIPE, SIGXFSZ: Python ignores them, and children would inherit that
+__all__ = ("Plan", "check_ids", "spawn", "spawn_now")
+
+# Python ignores them, and children would inherit that.
+DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
+MAX_ID = 0xFFFFFFFE
 TRAMPOLINE = str(Path(__file__).with_name("_trampoline.py"))
 
 
@@ -49,7 +54,7 @@ class Plan:
     process_group: int | None = None
     new_session: bool = False
     terminal: bool = False
-    fds: Mapping[int, int] = attrs.field(factory=dict)
+    fds: Mapping[int, int] = attrs.field(factory=dict[int, int])
 
     @property
     def has_identity(self) -> bool:
@@ -68,7 +73,8 @@ async def spawn(plan: Plan) -> int:
     program = _check(plan)
     if not plan.has_identity:
         return _posix_spawn(program, plan.args, plan)
-    if not plan.extra and not plan.terminal:
+    # Popen's children keep the signal mask of the thread that starts them.
+    if not plan.extra and not plan.terminal and not signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         return _popen(program, plan)
     return await _trampoline(program, plan)
 
@@ -104,7 +110,7 @@ def find_program(name: str, env: Mapping[str, str], cwd: str | None = None) -> s
                 return candidate
             denied = True
         denied = denied or ("/" in name and os.path.isdir(there))
-    _refuse(name, errno.EACCES if denied else errno.ENOENT)
+    return _refuse(name, errno.EACCES if denied else errno.ENOENT)
 
 
 def _refuse(program: str, code: int) -> NoReturn:
@@ -120,7 +126,7 @@ def _refuse(program: str, code: int) -> NoReturn:
     raise SpawnError(f"cannot start {program!r}: {reason}", program=program, errno=code)
 
 
-def _posix_spawn(program: str, args: Sequence[str], plan: Plan) -> int:
+def _posix_spawn(program: str, args: tuple[str, ...], plan: Plan) -> int:
     targets = {number: plan.fds[number] for number in sorted(plan.fds)}
     # A source with a number below the highest target could be overwritten before its turn.
     lowest = 3 + plan.extra
@@ -158,7 +164,10 @@ def _posix_spawn(program: str, args: Sequence[str], plan: Plan) -> int:
                 **options,
             )
         except OSError as error:
-            _refuse(args[0], error.errno or 0)
+            code = error.errno or 0
+            # Between us and the command there may be a trampoline, which may be missing too.
+            missing = code in {errno.ENOENT, errno.EACCES}
+            _refuse(args[0] if missing else plan.args[0], code)
     finally:
         for owned in moved.values():
             owned.close()
@@ -167,7 +176,7 @@ def _posix_spawn(program: str, args: Sequence[str], plan: Plan) -> int:
 def _popen(program: str, plan: Plan) -> int:
     who = identity(plan)
     try:
-        child = subprocess.Popen(  # noqa: S603 - it is what the caller asked to run
+        child = subprocess.Popen(  # noqa: S603, TID251 - what the caller asked to run
             plan.args,
             executable=program,
             env=plan.env,
@@ -206,8 +215,8 @@ def _trampoline_args(program: str, plan: Plan, report: int | None) -> tuple[str,
         TRAMPOLINE,
         "-" if report is None else str(report),
         # Python itself may set LC_CTYPE on its way up (PEP 538).
-        plan.env.get("LC_CTYPE", "-"),
-        plan.cwd or "-",
+        _given(plan.env.get("LC_CTYPE")),
+        _given(plan.cwd),
         "-" if plan.umask is None else f"{plan.umask:o}",
         "-" if who.groups is None else ",".join(map(str, who.groups)),
         "-" if who.gid is None else str(who.gid),
@@ -215,6 +224,10 @@ def _trampoline_args(program: str, plan: Plan, report: int | None) -> tuple[str,
         program,
         *plan.args,
     )
+
+
+def _given(text: str | None) -> str:
+    return "-" if text is None else f"={text}"
 
 
 async def _trampoline(program: str, plan: Plan) -> int:
@@ -266,27 +279,43 @@ def identity(plan: Plan) -> Identity:
     """
     uid = gid = None
     groups = None
+    option = "user"
     try:
-        if plan.user is not None:
-            if isinstance(plan.user, str):
-                entry = pwd.getpwnam(plan.user)
-                uid, gid = entry.pw_uid, entry.pw_gid
-            else:
-                uid = plan.user
-                gid = pwd.getpwuid(uid).pw_gid if plan.group is None else None
-            groups = []
+        if isinstance(plan.user, str):
+            entry = pwd.getpwnam(plan.user)
+            uid, gid, groups = entry.pw_uid, entry.pw_gid, list[int]()
+        elif plan.user is not None:
+            uid, groups = plan.user, []
+            gid = pwd.getpwuid(uid).pw_gid if plan.group is None else None
+        option = "group"
         if plan.group is not None:
             gid = _gid(plan.group)
+        option = "extra_groups"
         if plan.extra_groups is not None:
             groups = [_gid(group) for group in plan.extra_groups]
     except KeyError as error:
         raise InvalidOptionError(
             f"unknown user or group: {error.args[0]}; for a uid without an entry in the user"
             " database give group= as well",
-            option="user",
+            option=option,
         ) from error
     return Identity(uid, gid, groups)
 
 
 def _gid(group: int | str) -> int:
     return grp.getgrnam(group).gr_gid if isinstance(group, str) else group
+
+
+def check_ids(
+    user: int | str | None, group: int | str | None, extra_groups: Sequence[int | str] | None
+) -> None:
+    """Refuse numbers that are no ids, before anything is opened for the child.
+
+    Raises:
+        InvalidOptionError: A number is negative or too large.
+    """
+    ids = [("user", user), ("group", group)]
+    ids += [("extra_groups", number) for number in extra_groups or ()]
+    for option, value in ids:
+        if isinstance(value, int) and not 0 <= value <= MAX_ID:
+            raise InvalidOptionError(f"{option}: {value} is no user or group id", option=option)

@@ -8,15 +8,18 @@ stream that is taken over by ``copy()`` gives its descriptor to the pump and rai
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream
 from anyio.streams.file import FileStreamAttribute
 
 from . import _sys
-from ._fd import OwnedFd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._fd import OwnedFd
 
 __all__ = ("FdReceiveStream", "FdSendStream")
 
@@ -73,16 +76,18 @@ class FdReceiveStream(_FdStream, ByteReceiveStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Up to *max_bytes* bytes, at least one; :class:`~anyio.EndOfStream` at the end."""
-        if not isinstance(max_bytes, int) or max_bytes < 1:
+        if max_bytes < 1:
             raise ValueError(f"max_bytes must be a positive integer, not {max_bytes!r}")
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        # The one checkpoint comes first: a cancellation behind the read would lose what was read.
+        await anyio.lowlevel.checkpoint()
         self._check()
         self._busy = True
         try:
             while True:
                 try:
-                    data = _sys.read(self._fd.fileno(), max_bytes)
-                    break
+                    if data := _sys.read(self._fd.fileno(), max_bytes):
+                        return data
+                    raise anyio.EndOfStream
                 except BlockingIOError:
                     await anyio.wait_readable(self._fd.fileno())
         except OSError as error:
@@ -93,10 +98,6 @@ class FdReceiveStream(_FdStream, ByteReceiveStream):
             raise anyio.BrokenResourceError from error
         finally:
             self._busy = False
-        if not data:
-            raise anyio.EndOfStream
-        await anyio.lowlevel.cancel_shielded_checkpoint()
-        return data
 
 
 class FdSendStream(_FdStream, ByteSendStream):
@@ -110,10 +111,10 @@ class FdSendStream(_FdStream, ByteSendStream):
         Raises:
             BrokenResourceError: Nobody reads any more.
         """
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        view = memoryview(item).cast("B")
+        await anyio.lowlevel.checkpoint()
         self._check()
         self._busy = True
-        view = memoryview(item).cast("B")
         try:
             while view:
                 try:
@@ -126,4 +127,3 @@ class FdSendStream(_FdStream, ByteSendStream):
             raise anyio.BrokenResourceError from error
         finally:
             self._busy = False
-        await anyio.lowlevel.cancel_shielded_checkpoint()

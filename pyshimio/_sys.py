@@ -21,7 +21,6 @@ import stat
 import struct
 import sys
 import termios
-import tty
 from time import monotonic as monotonic
 from time import perf_counter as perf_counter
 
@@ -107,7 +106,7 @@ def close_strangers(lowest: int) -> list[tuple[int, ...]]:
     """posix_spawn actions that close what a child would inherit from *lowest* on."""
     if sys.version_info >= (3, 13) and hasattr(os, "POSIX_SPAWN_CLOSEFROM"):
         return [(os.POSIX_SPAWN_CLOSEFROM, lowest)]
-    found = []
+    found: list[tuple[int, ...]] = []
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         # A number may be gone by now: the listing's own descriptor always is.
@@ -152,6 +151,13 @@ def poll_now(fd: int, mask: int = 0) -> int:
     poller.register(fd, mask)
     ready = poller.poll(0)
     return ready[0][1] if ready else 0
+
+
+def wait_writable(fd: int, timeout: float) -> None:
+    """Wait in a thread, for at most *timeout* seconds, until *fd* takes bytes again."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    poller.poll(int(timeout * 1000))
 
 
 def eventfd() -> int:
@@ -218,7 +224,11 @@ def listen_unix(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.bind(path)
-        listener.listen()
+        try:
+            listener.listen()
+        except BaseException:
+            unlink(path)
+            raise
     except BaseException:
         listener.close()
         raise
@@ -262,6 +272,7 @@ def recv_fds(connection: socket.socket, size: int) -> tuple[bytes, list[int], bo
 
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
+TIOCGSID = 0x5429
 IFLAG, OFLAG, CFLAG, LFLAG, _ISPEED, _OSPEED, CC = range(7)
 
 
@@ -282,20 +293,18 @@ def isatty(fd: int) -> bool:
     return os.isatty(fd)
 
 
-def tcgetattr(fd: int) -> list[object]:
-    """Terminal attributes, as :func:`termios.tcgetattr` gives them."""
-    return termios.tcgetattr(fd)
+def has_session(master: int) -> bool:
+    """Whether the terminal controls a session (it does until the leader exits)."""
+    try:
+        fcntl.ioctl(master, TIOCGSID, struct.pack("i", 0))
+    except OSError:
+        return False
+    return True
 
 
 def set_raw(fd: int) -> None:
     """Raw mode as containerd's console package has it: cfmakeraw, but OPOST stays on."""
     attributes = termios.tcgetattr(fd)
-    tty.cfmakeraw(attributes) if sys.version_info >= (3, 12) else _cfmakeraw(attributes)
-    attributes[OFLAG] |= termios.OPOST
-    termios.tcsetattr(fd, termios.TCSANOW, attributes)
-
-
-def _cfmakeraw(attributes: list[int]) -> None:
     attributes[IFLAG] &= ~(
         termios.IGNBRK
         | termios.BRKINT
@@ -306,10 +315,12 @@ def _cfmakeraw(attributes: list[int]) -> None:
         | termios.ICRNL
         | termios.IXON
     )
+    attributes[OFLAG] |= termios.OPOST
     attributes[LFLAG] &= ~(
         termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
     )
     attributes[CFLAG] = attributes[CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
 
 
 def eof_character(fd: int) -> bytes:
@@ -319,6 +330,22 @@ def eof_character(fd: int) -> bytes:
         return b""
     character = attributes[CC][termios.VEOF]
     return b"" if character == b"\0" else bytes(character)
+
+
+def line_ends(fd: int) -> set[bytes]:
+    """The characters that leave no unfinished line behind when they are typed."""
+    attributes = termios.tcgetattr(fd)
+    special = (
+        termios.VEOF,
+        termios.VEOL,
+        termios.VEOL2,
+        termios.VINTR,
+        termios.VKILL,
+        termios.VQUIT,
+        termios.VSUSP,
+    )
+    ends = {bytes(attributes[CC][name]) for name in special} - {b"\0"}
+    return ends | ({b"\n", b"\r"} if attributes[IFLAG] & termios.ICRNL else {b"\n"})
 
 
 def get_window_size(fd: int) -> tuple[int, int]:

@@ -6,14 +6,14 @@ concrete class.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from types import TracebackType
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
     from ._command import Command
     from ._events import IOEvent

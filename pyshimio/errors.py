@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .io._result import DrainResult
+
 __all__ = (
     "ChildReapedElsewhereError",
     "ChownError",
@@ -79,20 +81,22 @@ class ShimIOError(Exception):
     def __init__(self, message: str, /, **facts: object) -> None:
         super().__init__(message)
         self.message = message
-        self.__dict__.update(facts)
-        # OSError keeps errno outside __dict__, where its own machinery looks for it.
-        if isinstance(self, OSError) and isinstance(code := facts.get("errno"), int):
-            self.errno = code
+        self._facts = facts
+        for name, value in facts.items():
+            # Not into __dict__: an OSError keeps its errno elsewhere.
+            setattr(self, name, value)
 
     def __str__(self) -> str:
         return self.message
 
-    def __reduce__(self) -> tuple[Callable[..., ShimIOError], tuple[object, ...]]:
-        return _rebuild, (type(self), self.message, dict(self.__dict__))
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., ShimIOError], tuple[object, ...], dict[str, object]]:
+        return _rebuild, (type(self), self.message, self._facts), self.__dict__
 
 
 def _rebuild(kind: type[ShimIOError], message: str, facts: dict[str, object]) -> ShimIOError:
-    return kind(message, **{name: value for name, value in facts.items() if name != "message"})
+    return kind(message, **facts)
 
 
 # -- what a caller wrote ------------------------------------------------------------
@@ -198,9 +202,13 @@ class ChownError(ShimIOError, PermissionError):
 
 
 class StreamFailedError(ShimIOError, OSError):
-    """A stream ended because its sink failed; ``stream`` names it, ``__cause__`` is why."""
+    """A stream ended because its sink failed; ``stream`` names it, ``__cause__`` is why.
+
+    ``result`` is what a drain found all the same.
+    """
 
     stream: str
+    result: DrainResult | None
 
 
 # -- loggers ------------------------------------------------------------------------
@@ -334,6 +342,8 @@ class CommandNotExecutableError(ProcessError, PermissionError):
 
 class SpawnError(ProcessError, OSError):
     """The kernel refused to start the child for a reason other than the program's file."""
+
+    program: str
 
 
 class CommandUsedError(ProcessError, RuntimeError):

@@ -6,7 +6,6 @@ What differs (where the child's ends and the sources come from) is in the subcla
 from __future__ import annotations
 
 import errno
-from abc import ABC
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 from anyio import CancelScope
 
-from .. import _sys
 from .._command import Command
 from .._events import BytesAbandoned, EventHub, IOEvent
 from .._fd import OwnedFd, duplicate
@@ -35,11 +33,11 @@ from ._result import DrainPolicy, DrainResult, ExitSource, StreamResult
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
-    from typing_extensions import Self
 
-    from .._fifo import FifoSource
+    from .._fifo import FifoHandle, FifoSource
     from .._pump import Pump
     from .._streams import FdReceiveStream, FdSendStream
     from ..abc import Sink
@@ -52,7 +50,7 @@ SINK_TIMEOUT = 10.0
 GRACE = 10.0
 
 
-class BaseIO(ABC):
+class BaseIO:
     """Common to all IOs.
 
     Args:
@@ -72,6 +70,7 @@ class BaseIO(ABC):
         self._children: dict[int, OwnedFd] = {}
         self._parents: dict[str, FdReceiveStream | FdSendStream] = {}
         self._outlets: dict[str, Outlet] = {}
+        self._stdin_fifo: FifoHandle | None = None
         self._inlet: FifoSource | None = None
         self._pumps: dict[str, Pump] = {}
         self._sinks: dict[str, Sink] = {}
@@ -145,24 +144,21 @@ class BaseIO(ABC):
             DestinationError: A destination cannot be opened.
             ProcessError: The child cannot be started.
         """
-        made = not isinstance(command, Command)
         command = command if isinstance(command, Command) else Command(command)
+        self._check_copy()
         try:
-            self._check_copy()
             await self._open()
             self.set(command)
             process = await command.start()
         except BaseException:
-            if made:
-                command.close()
-            self.close()
+            await self.discard()
             raise
         self._own(process)
         self.close_after_start()
         try:
             self._start_pumps()
         except BaseException:
-            self.close()
+            await self.discard()
             raise
         return process
 
@@ -183,7 +179,7 @@ class BaseIO(ABC):
             await self._open()
             self._start_pumps()
         except BaseException:
-            self.close()
+            await self.discard()
             raise
 
     def _check_copy(self) -> None:
@@ -202,16 +198,17 @@ class BaseIO(ABC):
         """Open the sinks side by side: two clients may open their FIFOs in any order."""
         failed: list[BaseException] = []
 
-        async def open_one(stream: str, outlet: Outlet) -> None:
+        async def open_one(stream: str) -> None:
+            # Looked up now: a logger that has died meanwhile has something in its place.
             try:
-                self._sinks[stream] = await outlet.open(stream, self._hub)
+                self._sinks[stream] = await self._outlets[stream].open(stream, self._hub)
             except Exception as error:  # noqa: BLE001 - raised below, without a group around it
                 failed.append(error)
                 group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
-            for stream, outlet in self._outlets.items():
-                group.start_soon(open_one, stream, outlet)
+            for stream in self._outlets:
+                group.start_soon(open_one, stream)
         if failed:
             raise failed[0]
 
@@ -221,15 +218,17 @@ class BaseIO(ABC):
 
     def _start_pumps(self) -> None:
         for stream, outlet in self._outlets.items():
-            self._start_pump(stream, self._source(stream), self._sinks[stream], outlet)
+            if stream not in self._pumps:
+                self._start_pump(stream, self._source(stream), self._sinks[stream], outlet)
 
     def _start_pump(self, stream: str, source: Source, sink: Sink, outlet: Outlet) -> None:
         finished = self._finishing[stream] = anyio.Event()
 
         def ended() -> None:
-            for tap in self._taps.get(stream, ()):
+            for tap in tuple(self._taps.get(stream, ())):
                 tap.finish()
-            outlet.finish(finished.set)
+            if not self._closed:  # else everything is closed at once
+                outlet.finish(finished.set)
 
         pump = make_pump(stream, source, sink, outlet.lane, hub=self._hub, then=ended)
         pump.taps.extend(tap.ring for tap in self._taps.get(stream, ()))
@@ -245,7 +244,7 @@ class BaseIO(ABC):
         self._stdin_closed = True
         if self._inlet is not None:
             self._inlet.end()
-        elif "stdin" in self._parents and "stdin" not in self._outlets:
+        elif self._stdin_fifo is None and "stdin" in self._parents:
             self._parents["stdin"].close()
 
     async def reopen(self) -> None:
@@ -306,24 +305,29 @@ class BaseIO(ABC):
         if (stdin := self._pumps.get("stdin")) is not None:
             stdin.end()
         if policy == "eof":
+            for pump in outputs:
+                pump.expect_end()
             with anyio.move_on_after(linger):
                 for pump in outputs:
                     await pump.done.wait()
         for pump in outputs:
             pump.mark(stop=policy != "keep")
-        finished = {}
+        rings = [pump.sink for pump in outputs if isinstance(pump.sink, RingSink)]
+        finished: dict[str, bool] = {}
         with anyio.move_on_after(sink_timeout):
             for pump in outputs:
                 await pump.wait_marked()
-            for pump in outputs:
-                if isinstance(pump.sink, RingSink):
-                    await pump.sink.wait_empty()
+            for ring in rings:
+                await ring.wait_empty()
             if policy != "keep":
                 await self._deliver()
         for pump in outputs:
-            finished[pump.stream] = pump.reached
+            left = pump.sink.waiting if isinstance(pump.sink, RingSink) else 0
+            finished[pump.stream] = pump.reached and not left
             if policy != "keep":
                 pump.end()
+                if isinstance(pump.sink, RingSink):
+                    pump.sink.drop_waiting()
         self._drained = policy != "keep"
         result = await self._result(finished)
         self._raise_failure(result)
@@ -362,10 +366,11 @@ class BaseIO(ABC):
         fifo = outlet.fifo if isinstance(outlet, FifoOutlet) else None
         live = fifo is not None and not fifo.fd.closed
         unread = fifo.unread() if fifo is not None and live else 0
-        attached = fifo.attached() if fifo is not None and live else None
+        attached = None if fifo is None else fifo.attached()
+        stats = pump.stats()
         return StreamResult(
-            moved=pump.counters.bytes_out,
-            dropped=pump.counters.dropped,
+            moved=stats.bytes_out,
+            dropped=stats.dropped,
             finished=finished[stream],
             holders_left=pump.left if pump.done.is_set() else pump.source.holders(),
             unread=unread,
@@ -393,7 +398,7 @@ class BaseIO(ABC):
 
     def _stats_of(self, stream: str) -> StreamStats | None:
         pump = self._pumps.get(stream)
-        return None if pump is None else pump.counters.snapshot()
+        return None if pump is None else pump.stats()
 
     def events(self) -> AsyncIterator[IOEvent]:
         """What goes wrong on the way (:class:`IOEvent` and its kinds), as it happens.
@@ -425,8 +430,15 @@ class BaseIO(ABC):
         self._taps.setdefault(stream, []).append(tap)
         if (pump := self._pumps.get(stream)) is not None:
             pump.taps.append(tap.ring)
-            tap.detached = lambda: pump.taps.remove(tap.ring)
+            if pump.done.is_set():
+                tap.close()
+        tap.detached = lambda: self._detach(tap)
         return tap
+
+    def _detach(self, tap: Tap) -> None:
+        self._taps[tap.stream].remove(tap)
+        if (pump := self._pumps.get(tap.stream)) is not None:
+            pump.taps.remove(tap.ring)
 
     # -- closing ------------------------------------------------------------------------
 
@@ -459,6 +471,12 @@ class BaseIO(ABC):
             self._inlet.close()
         self._hub.close()
 
+    async def discard(self) -> None:
+        """Close everything and reap what was killed, without any grace."""
+        self.close()
+        with CancelScope(shield=True), anyio.move_on_after(1.0):
+            await self._reap()
+
     async def aclose(self) -> None:
         """End the children (SIGTERM, *grace*, SIGKILL), deliver what is left, close all.
 
@@ -471,19 +489,23 @@ class BaseIO(ABC):
         if self._closed:
             await anyio.lowlevel.checkpoint()
             return
+        failure: StreamFailedError | None = None
         try:
             if self._on_exit == "kill":
                 await self._stop_children()
             if self._pumps and not self._drained:
-                await self.drain(exit_timeout=0 if self._on_exit == "leave" else None)
+                try:
+                    await self.drain(exit_timeout=0 if self._on_exit == "leave" else None)
+                except StreamFailedError as error:
+                    failure = error  # the other stream still gets its time
             await self._wait_for_clients()
             await self._end_sinks()
         except ExitTimeoutError:
             pass  # a daemon that was to be left alone
         finally:
-            self.close()
-            with CancelScope(shield=True), anyio.move_on_after(1.0):
-                await self._reap()
+            await self.discard()
+        if failure is not None:
+            raise failure
 
     async def _stop_children(self) -> None:
         async with anyio.create_task_group() as group:
@@ -491,12 +513,15 @@ class BaseIO(ABC):
                 group.start_soon(process.stop, self._grace)
 
     async def _wait_for_clients(self) -> None:
-        """Keep a FIFO's bytes alive for a moment while nobody is there to read them."""
+        """Give clients that are away, and taps that are late, a moment for what is left."""
         fifos = {
             stream: outlet.fifo
             for stream, outlet in self._outlets.items()
             if isinstance(outlet, FifoOutlet) and outlet.fifo is not None
         }
+        with anyio.move_on_after(LINGER):
+            for tap in [tap for taps in self._taps.values() for tap in taps]:
+                await tap.ring.wait_empty()
         with anyio.move_on_after(LINGER):
             for stream, fifo in fifos.items():
                 while not fifo.fd.closed and not fifo.attached() and fifo.unread():
@@ -545,7 +570,7 @@ class BaseIO(ABC):
 
 
 class Tap:
-    """A sink beside a stream's own, made by :meth:`BaseIO.attach`."""
+    """A sink beside a stream's own, made by :meth:`PipeIO.attach`."""
 
     def __init__(self, stream: str, sink: Sink, ring: int, hub: EventHub) -> None:
         self.stream = stream
@@ -568,12 +593,14 @@ class Tap:
 
     def finish(self) -> None:
         """The stream has ended: close when the sink has taken what waits."""
+        self.ring.flush()
         self.ring.when_empty(self.close)
 
     async def detach(self, timeout: float = SINK_TIMEOUT) -> None:
         """End the copy; what waits is delivered within *timeout* seconds, or dropped."""
         detached, self.detached = self.detached, _nothing
         detached()
+        self.ring.flush()
         try:
             with anyio.move_on_after(timeout):
                 await self.ring.wait_empty()
@@ -596,6 +623,8 @@ def _nothing() -> None:
 async def _exit_of(source: ExitSource) -> None:
     """Wait until whatever *source* stands for has exited; how, does not matter here."""
     if isinstance(source, Process):
+        if source.exited:  # no checkpoint: the caller's time may be up already
+            return
         try:
             await source.wait()
         except ProcessError:

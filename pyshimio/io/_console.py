@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,20 +11,21 @@ import attrs
 from .. import _sys
 from .._fd import OwnedFd, duplicate
 from .._sink import DescriptorSink
-from .._source import TerminalSource
+from .._source import PipeSource, TerminalSource
 from .._streams import FdReceiveStream, FdSendStream
-from ..errors import NotATerminalError
+from ..errors import ChownError, NotATerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
-    from ._base import BaseIO
     from .._stdio import Stdio
+    from ._base import BaseIO
 
-__all__ = ("Console", "TerminalSink")
+__all__ = ("Console", "TerminalSink", "TypedEnd")
 
 LINE = 4095
 """What a terminal that assembles lines takes without a newline."""
@@ -42,8 +44,7 @@ class Console:
     def __init__(self, fd: OwnedFd | int) -> None:
         self._fd = fd if isinstance(fd, OwnedFd) else OwnedFd(fd)
         try:
-            if not _sys.isatty(self._fd.fileno()):
-                raise NotATerminalError("a Console needs the master of a terminal")
+            _check_terminal(self._fd)
             _sys.set_nonblocking(self._fd.fileno())
             # One number for each direction: an epoll has room for one entry per number.
             self._input = duplicate(self._fd)
@@ -51,21 +52,28 @@ class Console:
             self._fd.close()
             raise
         self.hangup = anyio.Event()
-        """Set when nobody has the slave open any more (for the first time)."""
-        self._receive = FdReceiveStream(self._fd)
-        self._send = FdSendStream(self._input)
+        """Set when whoever reads (a task or a copy) finds that nobody has the slave open any
+        more, for the first time."""
+        self._receive = _Screen(self._fd, on_hangup=self.hangup.set)
+        self._send = _Keyboard(self._input)
+        self.before_close: Callable[[], None] = _nothing
+        """For the IO that copies: its pumps must leave the poller before a number is reused."""
 
     @classmethod
     def open(cls, *, uid: int = -1, gid: int = -1) -> tuple[Console, OwnedFd]:
         """A new terminal: the console and its slave, which the caller closes.
 
         Args:
-            uid, gid: Own the slave.
+            uid: Owns the slave; -1 leaves it as it is.
+            gid: The same for its group.
+
+        Raises:
+            ChownError: The kernel refuses to give it to them.
         """
         master, slave = (OwnedFd(fd) for fd in _sys.openpty())
         try:
             if (uid, gid) != (-1, -1):
-                _sys.fchown(slave.fileno(), uid, gid)
+                _give(slave, uid, gid)
             return cls(master), slave
         except BaseException:
             master.close()
@@ -85,6 +93,11 @@ class Console:
     def stdin(self) -> FdSendStream:
         """What the slave's side reads, until a copy takes it."""
         return self._send
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._fd.closed
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,7 +120,7 @@ class Console:
             options: As for :func:`create_io`.
 
         Returns:
-            An IO that owns this console from now on: ``drain()`` and ``aclose()`` it.
+            An IO that owns this console from now on; ``drain()`` and ``aclose()`` it.
         """
         from .create import create_io  # noqa: PLC0415 - the factory knows the consoles
 
@@ -117,16 +130,18 @@ class Console:
 
     # -- for the pumps ----------------------------------------------------------------------
 
-    def source(self) -> TerminalSource:
-        """The slave's output as a pump's source."""
-        return TerminalSource(self._receive.take(), on_hangup=self.hangup.set)
+    def source(self, *, controls: bool = False) -> TerminalSource:
+        """The slave's output as a pump's source; see there for *controls*."""
+        fd = self._receive.take()
+        return TerminalSource(fd, on_hangup=self.hangup.set, controls=controls)
 
     def sink(self) -> TerminalSink:
         """The slave's input as a pump's sink."""
-        return TerminalSink(self._send.take())
+        return TerminalSink(self._send.take(), last=self._send.last)
 
     def close(self) -> None:
         """Close the master: processes on the slave get SIGHUP.  Idempotent, never waits."""
+        self.before_close()
         for stream, fd in ((self._receive, self._fd), (self._send, self._input)):
             stream.close()
             fd.close()
@@ -148,34 +163,104 @@ class Console:
         self.close()
 
     def __repr__(self) -> str:
-        if self._fd.closed:
+        if self.closed:
             return "<Console closed>"
         rows, columns = self.size
         return f"<Console open {rows}x{columns}>"
 
 
-class TerminalSink(DescriptorSink):
-    """Input of a terminal, in bites that it takes, and with an end that it knows."""
+class _Screen(FdReceiveStream):
+    """The slave's output for a task; its end is the terminal's hang-up."""
 
-    def __init__(self, fd: OwnedFd) -> None:
+    def __init__(self, fd: OwnedFd, *, on_hangup: Callable[[], None]) -> None:
         super().__init__(fd)
-        self._midline = False
+        self._on_hangup = on_hangup
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        try:
+            return await super().receive(max_bytes)
+        except anyio.EndOfStream:
+            self._on_hangup()
+            raise
+
+
+class _Keyboard(FdSendStream):
+    """The slave's input for a task; knows whether a line was left unfinished."""
+
+    last = b""
+
+    async def send(self, item: bytes) -> None:
+        await super().send(item)
+        self.last = bytes(item[-1:]) or self.last
+
+
+class TerminalSink(DescriptorSink):
+    """Input of a terminal, in bites that it takes, and with an end that it knows.
+
+    Args:
+        fd: Owned.
+        last: The last byte that was typed before.
+    """
+
+    def __init__(self, fd: OwnedFd, *, last: bytes = b"") -> None:
+        super().__init__(fd)
+        self._last = last
 
     def write(self, buffers: Sequence[Buffer]) -> int | None:
         view = memoryview(buffers[0])[:LINE]
         count = super().write([view])
         if count:
-            self._midline = view[count - 1] not in b"\r\n"
+            self._last = bytes(view[count - 1 : count])
         return count
 
-    def send_eof(self) -> None:
-        """Type the end-of-input character: a second time when a line is unfinished.
+    def end_characters(self) -> bytes:
+        """What ends the input: the end-of-input character, twice when a line is unfinished.
 
         The first one then only hands over the unfinished line.  A terminal that does not
-        assemble lines has no such character, and nothing is sent.
+        assemble lines has no such character.
         """
-        character = _sys.eof_character(self.fd.fileno())
-        if character:
-            super().write([character * (2 if self._midline else 1)])
+        midline = self._last not in {b"", *_sys.line_ends(self.fd.fileno())}
+        return _sys.eof_character(self.fd.fileno()) * (2 if midline else 1)
 
 
+class TypedEnd(PipeSource):
+    """A pipe or FIFO that, at its end, types a terminal's end of input.
+
+    As bytes of the stream they wait, like all others, until the terminal has room.
+    """
+
+    def __init__(self, fd: OwnedFd, sink: TerminalSink) -> None:
+        super().__init__(fd)
+        self._sink = sink
+        self._typed = False
+
+    def read(self, size: int) -> bytes | None:
+        data = super().read(size)
+        if data == b"" and not self._typed:
+            self._typed = True
+            return self._sink.end_characters()
+        return data
+
+    def emptied_by(self, got: int, size: int) -> bool:
+        return not self._typed and super().emptied_by(got, size)
+
+
+def _check_terminal(fd: OwnedFd) -> None:
+    if not _sys.isatty(fd.fileno()):
+        raise NotATerminalError("a Console needs the master of a terminal")
+
+
+def _give(slave: OwnedFd, uid: int, gid: int) -> None:
+    try:
+        _sys.fchown(slave.fileno(), uid, gid)
+    except OSError as error:
+        raise ChownError(
+            f"cannot give the terminal to {uid}:{gid}: {error.strerror}; run as root",
+            uid=uid,
+            gid=gid,
+            errno=error.errno or errno.EPERM,
+        ) from error
+
+
+def _nothing() -> None:
+    pass

@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
@@ -30,12 +30,15 @@ from ._console import Console
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from .._command import Command
+    from .._poller import Watch
     from .._process import Process
+
+T = TypeVar("T")
 
 __all__ = ("ConsoleSocket", "add_flag")
 
@@ -43,8 +46,10 @@ MESSAGE = 4096
 LONGEST = 107
 TIMEOUT = 30.0
 VERBS = frozenset({"create", "run", "exec", "restore"})
-# Global flags of runc and crun whose value is a word of its own.
-VALUED = frozenset({"--root", "--log", "--log-format", "--criu", "--rootless", "--cgroup-manager"})
+# Global flags of runc, crun and youki whose value is a word of its own; Go's take one dash too.
+VALUED = frozenset(
+    {"root", "r", "log", "l", "log-format", "log-level", "criu", "rootless", "cgroup-manager"}
+)
 
 
 class ConsoleSocket:
@@ -71,12 +76,19 @@ class ConsoleSocket:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path: str = os.path.abspath(os.fspath(path))
         self._directory: str | None = None
         self._closed = False
+        self._receiving = False
+        self._changed = anyio.Event()
+        self._watch: Watch | None = None
         self._listener = self._listen()
 
     def _listen(self) -> socket.socket:
+        if "\0" in self.path:
+            raise SocketPathError(
+                f"the path {self.path!r} contains a NUL byte", path=self.path, errno=errno.EINVAL
+            )
         if len(os.fsencode(self.path)) > LONGEST:
             raise SocketPathError(
                 f"a unix socket's path has at most {LONGEST} bytes and {self.path!r} has more;"
@@ -143,64 +155,66 @@ class ConsoleSocket:
             ConsolePeerClosedError, ConsoleMessageError, ConsoleMessageTooLongError,
             ConsoleDescriptorCountError, ConsoleTruncatedError, NotATerminalError: What came
                 is no terminal; every descriptor that came with it is closed.
+            BusyResourceError: Another task is receiving.
+            IOStateError: The socket is closed, or was while this waited.
         """
         self._check_open()
-        with anyio.move_on_after(timeout):
-            console = await self._receive(runtime)
-            if console is not None:
-                return console
-            assert runtime is not None
-            raise ConsoleRuntimeExitedError(
-                f"the runtime exited with status {runtime.status} and sent no terminal; see"
-                " its stderr or its --log file",
-                status=runtime.status,
-            )
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            with anyio.move_on_after(timeout):
+                return await self._receive(runtime)
+        finally:
+            self._receiving = False
         raise ConsoleTimeoutError(
             f"no terminal arrived at {self.path!r} within {timeout} s",
             timeout=timeout,
             errno=errno.ETIMEDOUT,
         )
 
-    async def _receive(self, runtime: Process | None) -> Console | None:
-        """The console, or None when *runtime* has exited and nothing is queued."""
+    async def _receive(self, runtime: Process | None) -> Console:
         while True:
+            with await self._ready(self._listener, _sys.accept, runtime) as connection:
+                if _sys.peer_uid(connection) in {0, os.geteuid()}:
+                    return _console_of(await self._ready(connection, _read, runtime))
+
+    async def _ready(
+        self, sock: socket.socket, call: Callable[[socket.socket], T], runtime: Process | None
+    ) -> T:
+        """What *call* returns as soon as it need not wait, unless *runtime* exits before."""
+        while True:
+            # Asked first: what a runtime sent before it exited is there when it has.
             exited = runtime is not None and runtime.exited
             try:
-                connection = _sys.accept(self._listener)
+                return call(sock)
             except BlockingIOError:
-                if exited:
-                    return None
-                await self._wait(runtime)
-                continue
-            with connection:
-                if _sys.peer_uid(connection) in {0, os.geteuid()}:
-                    return await self._read_message(connection)
+                pass
+            if runtime is not None and exited:
+                raise ConsoleRuntimeExitedError(
+                    f"the runtime exited with status {runtime.status} and sent no terminal;"
+                    " see its stderr or its --log file",
+                    status=runtime.status,
+                )
+            await self._wait(sock, runtime)
+            self._check_open()
 
-    async def _wait(self, runtime: Process | None) -> None:
-        """Until somebody connects or *runtime* exits."""
-        changed = anyio.Event()
+    async def _wait(self, sock: socket.socket, runtime: Process | None) -> None:
+        """Until *sock* is readable, *runtime* exits, or this socket is closed."""
+        changed = self._changed = anyio.Event()
         if runtime is not None:
             runtime.when_exited(changed.set)
-        watch = Poller.current().listen(self._listener.fileno(), lambda _: changed.set())
+        self._watch = Poller.current().listen(sock.fileno(), lambda _: changed.set())
         try:
             await changed.wait()
         finally:
-            watch.close()
+            self._stop_waiting()
 
-    async def _read_message(self, connection: socket.socket) -> Console:
-        while True:
-            try:
-                data, numbers, cut = _sys.recv_fds(connection, MESSAGE)
-                break
-            except BlockingIOError:
-                await anyio.wait_readable(connection)
-        fds = [OwnedFd(number) for number in numbers]
-        try:
-            _check_message(data, fds, cut=cut)
-            return Console(fds.pop())
-        finally:
-            for fd in fds:
-                fd.close()
+    def _stop_waiting(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._changed.set()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -214,6 +228,7 @@ class ConsoleSocket:
         if self._closed:
             return
         self._closed = True
+        self._stop_waiting()
         self._listener.close()
         with suppress(OSError):
             _sys.unlink(self.path)
@@ -239,6 +254,21 @@ class ConsoleSocket:
 
     def __repr__(self) -> str:
         return f"<ConsoleSocket {self.path!r} {'closed' if self._closed else 'listening'}>"
+
+
+def _read(connection: socket.socket) -> tuple[bytes, list[int], bool]:
+    return _sys.recv_fds(connection, MESSAGE)
+
+
+def _console_of(message: tuple[bytes, list[int], bool]) -> Console:
+    data, numbers, cut = message
+    fds = [OwnedFd(number) for number in numbers]
+    try:
+        _check_message(data, fds, cut=cut)
+        return Console(fds.pop())
+    finally:
+        for fd in fds:
+            fd.close()
 
 
 def _check_message(data: bytes, fds: list[OwnedFd], *, cut: bool) -> None:
@@ -280,9 +310,10 @@ def add_flag(command: Command, flag: str, value: str) -> None:
     """
     words = iter(enumerate(command.args[1:], 1))
     for index, word in words:
-        if word in VALUED:
-            next(words, None)
-        elif not word.startswith("-"):
+        if word.startswith("-"):
+            if word.lstrip("-") in VALUED:
+                next(words, None)
+        else:
             if word in VERBS:
                 command.args[index + 1 : index + 1] = [flag, value]
                 return

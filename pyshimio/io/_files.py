@@ -9,6 +9,7 @@ import anyio
 from .._events import SinkFailed, SinkRecovered
 from .._file import FileSink, LogFile, OnError
 from .._filepool import Lane
+from ..errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .._events import EventHub
     from ..abc import Sink
 
-__all__ = ("FileOutlet", "SharedFile")
+__all__ = ("FileOutlet", "SharedFile", "check_on_error")
 
 
 class SharedFile:
@@ -107,3 +108,11 @@ class FileOutlet:
     def close(self) -> None:
         if self._sink is not None:
             self._sink.close()
+
+
+def check_on_error(on_error: str) -> None:
+    """Raise for a policy that does not exist, before anything is made."""
+    if on_error not in {"drop", "block", "fail"}:
+        raise InvalidOptionError(
+            f'on_error is "drop", "block" or "fail", not {on_error!r}', option="on_error"
+        )

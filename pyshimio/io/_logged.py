@@ -58,8 +58,16 @@ class LoggedIO(BaseIO):
                 if pump is not None:
                     pump.fail(error)
             elif pump is not None:
-                pump.counters.dropped += logger.unread(stream)
+                # What stands in the pipe counted as delivered until now.
+                lost = logger.unread(stream)
+                pump.counters.bytes_out -= lost
+                pump.counters.dropped += lost
                 pump.discard()
+            elif (outlet := self._outlets.get(stream)) is not None:
+                # It died before there was anything to copy.
+                outlet.close()
+                instead = self._outlets[stream] = SinkOutlet(NullSink(count=True))
+                self._sinks[stream] = instead.sink
             else:
                 self._discard_pipe(stream, logger)
 
@@ -98,6 +106,11 @@ class LoggedIO(BaseIO):
             logger_status=next((status for status in statuses if status), statuses[0]),
             logger_stopped=any(logger.stopped for logger in self._loggers),
         )
+
+    async def _reap(self) -> None:
+        await super()._reap()
+        for logger in self._loggers:
+            await logger.wait()
 
     def close(self) -> None:
         super().close()

@@ -21,6 +21,7 @@ from .._fd import OwnedFd
 from .._poller import Poller
 from .._process import Process, refuse_ignored_sigchld
 from ..errors import (
+    ChildReapedElsewhereError,
     InvalidOptionError,
     LoggerDiedError,
     LoggerError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .._poller import Timer, Watch
     from .._stdio import StdioURI
 
-__all__ = ("Logger", "LoggerDeath")
+__all__ = ("GRACE", "READY_TIMEOUT", "Logger", "LoggerDeath", "check_logger")
 
 LoggerDeath = Literal["epipe", "drain", "respawn"]
 
@@ -62,6 +63,7 @@ class Logger:
         strict: See :class:`BinaryIO`.
         on_death: What to do when it dies early.
         max_restarts: In a minute, with ``respawn``.
+        grace: Seconds from EOF to SIGTERM, and from there to SIGKILL.
         streams: Which of stdout and stderr it gets; the other one ends at once.
 
     Attributes:
@@ -81,20 +83,16 @@ class Logger:
         strict: bool,
         on_death: LoggerDeath,
         max_restarts: int,
+        grace: float,
         streams: tuple[str, ...],
     ) -> None:
-        if on_death not in {"epipe", "drain", "respawn"}:
-            raise InvalidOptionError(
-                f'on_death is "epipe", "drain" or "respawn", not {on_death!r}', option="on_death"
-            )
-        check_program(uri.path)
         self.path = uri.path
         self.process: Process | None = None
         self.writers: dict[str, OwnedFd] = {}
         self.stopped = False  # it had to be told to end by a signal
         self._argv = uri.argv
         self._need_byte = uri.scheme == "binary-v2"
-        self._env = {"CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace, **env}
+        self._env = {**env, "CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace}
         self._cwd = cwd
         self._ready_timeout = ready_timeout
         self._strict = strict
@@ -103,6 +101,7 @@ class Logger:
         self.hub = EventHub()
         self.lost: Callable[[LoggerDiedError], None] = _ignore
         self._max_restarts = max_restarts
+        self._grace = grace
         self._readers: dict[str, OwnedFd] = {}
         self._start: _Start | None = None
         self._ended = anyio.Event()
@@ -144,11 +143,12 @@ class Logger:
         try:
             start = self._launch(lambda _: answered.set())
             await answered.wait()
-            if start.error is not None:
-                raise start.error
         except BaseException:
             await self.abort()
             raise
+        if start.error is not None:
+            await self.abort()
+            raise start.error
         if self.on_death == "epipe":
             # With a read end of ours left, a dead logger would look like a slow one.
             self._close_readers()
@@ -182,18 +182,26 @@ class Logger:
             pid = _spawn.spawn_now(plan)
             try:
                 process = Process(pid, self._argv)
+            except ChildReapedElsewhereError:
+                raise  # the pid may be anybody's by now
             except BaseException:
                 _sys.kill_and_reap(pid)
                 raise
+            self.process = process
+            start = self._start = _Start(
+                self,
+                process,
+                wait_reader,
+                timeout=self._ready_timeout,
+                need_byte=self._need_byte,
+                strict=self._strict,
+                then=then,
+            )
         except BaseException:
             wait_reader.close()
             raise
         finally:
             wait_writer.close()
-        self.process = process
-        start = self._start = _Start(
-            self, process, wait_reader, self._ready_timeout, self._need_byte, self._strict, then
-        )
         process.when_exited(lambda: self._on_exit(process))
         return start
 
@@ -205,7 +213,7 @@ class Logger:
             self._ended.set()
             return
         status = process.status if process.status is not None else -1
-        early = self._eof_at is None or any(self.unread(stream) for stream in OUTPUTS)
+        early = not self._input_ended() or any(self.unread(stream) for stream in OUTPUTS)
         if early and self._start is not None and self._start.finished_first:
             self.hub.emit(LoggerExited("stdout", process.pid, status))
             if self.on_death == "respawn" and self._may_restart():
@@ -214,6 +222,18 @@ class Logger:
                 return
             self._give_up(status)
         self._ended.set()
+
+    def _input_ended(self) -> bool:
+        """Whether it has seen EOF, so that its exit is what was due.
+
+        The streams may have ended before anybody drains: a logger can be quicker.
+        """
+        if self._eof_at is not None:
+            return True
+        return all(writer.closed for writer in self.writers.values()) and all(
+            reader.closed or _sys.poll_now(reader.fileno()) & _sys.EPOLLHUP
+            for reader in self._readers.values()
+        )
 
     def _may_restart(self) -> bool:
         now = _sys.monotonic()
@@ -262,11 +282,12 @@ class Logger:
             writer.close()
 
     async def wait(self) -> None:
-        """Until it has ended for good."""
-        await self._ended.wait()
+        """Until it has ended for good, or was never started."""
+        if self.process is not None:
+            await self._ended.wait()
 
     async def stop(self) -> None:
-        """EOF, up to ten seconds, SIGTERM, up to ten seconds, SIGKILL; then it is reaped.
+        """EOF, up to *grace* seconds, SIGTERM, as many, SIGKILL; then it is reaped.
 
         Each wait ends at the exit.  Cancelled, it is SIGKILL at once.
         """
@@ -275,7 +296,7 @@ class Logger:
             return
         assert self._eof_at is not None
         try:
-            with anyio.move_on_after(max(0.0, self._eof_at + GRACE - _sys.monotonic())):
+            with anyio.move_on_after(max(0.0, self._eof_at + self._grace - _sys.monotonic())):
                 await self._ended.wait()
             if not self._ended.is_set():
                 self.stopped = True
@@ -288,7 +309,7 @@ class Logger:
         self.on_death = "epipe"  # whatever happens now, it is not started again
         if self.process is not None:
             self.process.terminate()
-        with anyio.move_on_after(GRACE):
+        with anyio.move_on_after(self._grace):
             await self._ended.wait()
 
     async def abort(self) -> None:
@@ -330,6 +351,7 @@ class _Start:
         logger: Logger,
         process: Process,
         wait: OwnedFd,
+        *,
         timeout: float,
         need_byte: bool,
         strict: bool,
@@ -423,21 +445,48 @@ def _ignore(_error: LoggerDiedError) -> None:
     pass
 
 
-def check_namespace(namespace: str) -> None:
-    """Raise when a logger would have no namespace."""
+def check_logger(
+    uri: StdioURI,
+    *,
+    id: str,  # noqa: A002 - containerd's word
+    namespace: str,
+    env: Mapping[str, str],
+    cwd: str,
+    on_death: str,
+) -> None:
+    """Raise for everything that can be known about a logger before anything is made."""
     if not namespace:
         raise MissingNamespaceError(
             "namespace is required for a logger (it becomes CONTAINER_NAMESPACE);"
             ' containerd\'s own is "default"'
         )
+    check_on_death(on_death)
+    for option, texts in (("id", (id,)), ("namespace", (namespace,)), ("env", _texts(env))):
+        if any("\0" in text for text in texts):
+            raise InvalidOptionError(
+                f"{option} holds a NUL byte, as no environment can; remove it", option=option
+            )
+    if not os.path.isdir(cwd):
+        raise InvalidOptionError(f"the logger's cwd {cwd!r} is no directory", option="cwd")
+    _check_program(uri.path)
 
 
-def check_program(path: str) -> None:
-    """Raise the right error for a logger that cannot be executed, before anything is made."""
-    if not os.path.exists(path):
-        raise LoggerNotFoundError(
-            f"there is no logger at {path!r}", path=path, errno=errno.ENOENT
+def check_on_death(on_death: str) -> None:
+    """Raise for a policy that does not exist."""
+    if on_death not in {"epipe", "drain", "respawn"}:
+        raise InvalidOptionError(
+            f'on_death is "epipe", "drain" or "respawn", not {on_death!r}', option="on_death"
         )
+
+
+def _texts(env: Mapping[str, str]) -> tuple[str, ...]:
+    return (*env.keys(), *env.values())
+
+
+def _check_program(path: str) -> None:
+    """Raise the right error for a logger that cannot be executed."""
+    if not os.path.exists(path):
+        raise LoggerNotFoundError(f"there is no logger at {path!r}", path=path, errno=errno.ENOENT)
     if os.path.isdir(path):
         raise LoggerIsDirectoryError(
             f"the logger's path {path!r} is a directory", path=path, errno=errno.EISDIR

@@ -106,6 +106,7 @@ class FifoOutlet:
         elif self._ring_sink is None:
             fifo.finish(Poller.current(), then)
         else:
+            # The ring has left the poller when it is empty, so the FIFO may be closed.
             self._ring_sink.when_empty(lambda: fifo.finish(Poller.current(), then))
 
     def close(self) -> None:

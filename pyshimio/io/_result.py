@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
-from .._fd import HasFileno
-from .._process import Process
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .._fd import HasFileno
+    from .._process import Process
 
 __all__ = ("DrainPolicy", "DrainResult", "ExitSource", "StreamResult")
 
@@ -58,7 +60,7 @@ class DrainResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte has arrived: none dropped, none left behind, the logger content."""
+        """Whether every byte has arrived (none dropped, none left behind, the logger content)."""
         return (
             all(stream.finished and not stream.dropped for stream in self.streams)
             and self.logger_ended is not False

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
-
+from typing import TYPE_CHECKING, Literal
 
 from .._stdio import StdioURI
-from ..errors import UnknownSchemeError
+from ..errors import InvalidOptionError, UnknownSchemeError
 from ._base import GRACE
-from ._logger import READY_TIMEOUT, Logger, LoggerDeath, check_namespace, check_program
+from ._logger import GRACE as LOGGER_GRACE
+from ._logger import READY_TIMEOUT, Logger, LoggerDeath, check_logger
 from .pipe import Chown, PipeIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ("BinaryIO",)
 
@@ -31,7 +33,7 @@ class BinaryIO(PipeIO):
         raise TypeError("a BinaryIO is made by `await BinaryIO.start(uri, id=..., namespace=...)`")
 
     @classmethod
-    async def start(
+    async def start(  # noqa: D417 - groups of options share a line
         cls,
         uri: StdioURI | str,
         *,
@@ -45,6 +47,7 @@ class BinaryIO(PipeIO):
         strict: bool = True,
         on_death: LoggerDeath = "epipe",
         max_restarts: int = 5,
+        logger_grace: float = LOGGER_GRACE,
         handover: bool = False,
         uid: int = -1,
         gid: int = -1,
@@ -63,7 +66,7 @@ class BinaryIO(PipeIO):
             id, namespace: Its ``CONTAINER_ID`` and ``CONTAINER_NAMESPACE``.
             streams: Which of stdout and stderr it gets; the other one ends at once.
             stdin: Whether the child gets a pipe as stdin.
-            env: Names to add to the two in its environment.
+            env: Names to add to the two in its environment (which they cannot replace).
             cwd: Where it runs.
             ready_timeout: Seconds until it must be ready.
             strict: A logger that exits before it said anything is an error; False is what
@@ -73,6 +76,8 @@ class BinaryIO(PipeIO):
                 dropped; ``"respawn"`` starts another one, which reads on where the first
                 stopped: no byte that is still in the pipe is lost or repeated.
             max_restarts: In any minute; after that ``respawn`` becomes ``drain``.
+            logger_grace: Seconds that it has to end after EOF; then it gets SIGTERM, and as
+                many seconds later SIGKILL.
             handover: Give the logger's pipe to the child.
             uid, gid, chown, grace, on_exit: As for :class:`PipeIO`.
 
@@ -80,6 +85,8 @@ class BinaryIO(PipeIO):
             MissingNamespaceError: *namespace* is empty.
             LoggerNotFoundError, LoggerIsDirectoryError, LoggerNotExecutableError: The path.
             LoggerExitedError, LoggerNotReadyError, LoggerTimeoutError: The contract.
+            InvalidOptionError: An option that cannot mean anything.
+            ChownError: A pipe cannot be given to *uid* and *gid*.
         """
         parsed = StdioURI.parse(uri) if isinstance(uri, str) else uri
         if parsed.scheme not in {"binary", "binary-v2"}:
@@ -89,8 +96,11 @@ class BinaryIO(PipeIO):
                 scheme=parsed.scheme,
                 known=("binary", "binary-v2"),
             )
-        check_namespace(namespace)
-        check_program(parsed.path)
+        check_logger(parsed, id=id, namespace=namespace, env=env or {}, cwd=cwd, on_death=on_death)
+        if not set(streams) <= set(OUTPUTS):
+            raise InvalidOptionError(
+                f'a logger gets "stdout" and "stderr", not {streams!r}', option="streams"
+            )
         io = cls.__new__(cls)
         PipeIO.__init__(
             io,
@@ -114,11 +124,12 @@ class BinaryIO(PipeIO):
                 strict=strict,
                 on_death=on_death,
                 max_restarts=max_restarts,
+                grace=logger_grace,
                 streams=streams,
             )
             await io.start_logger(logger, handover=handover)
         except BaseException:
-            io.close()
+            await io.discard()
             raise
         return io
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
+from .. import _sys
 from .._fd import OwnedFd
 from .._fifo import FifoHandle, FifoSource
 from .._poller import Poller
@@ -12,12 +13,12 @@ from .._pump import LoopPump
 from .._source import PipeSource, Source
 from ..errors import InvalidOptionError, IOStateError
 from ._base import GRACE
-from ._logged import LoggedIO
-from ._console import Console, TerminalSink
+from ._console import Console, TerminalSink, TypedEnd
 from ._console_socket import ConsoleSocket
+from ._logged import LoggedIO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
@@ -76,12 +77,18 @@ class ConsoleIO(LoggedIO):
         self._stdin_eof = stdin_eof
         self._size = size
         self._timeout = timeout
-        self._stdin_fifo: FifoHandle | None = None
         self._socket: ConsoleSocket | None = None
         self._slave: OwnedFd | None = None
+        self._controls = False
         self._runtime_process: Process | None = None
-        self.console = console
+        self.console: Console | None = None
         """The terminal, once it is there."""
+        if console is not None:
+            self._adopt(console)
+
+    def _adopt(self, console: Console) -> None:
+        self.console = console
+        console.before_close = self._end_pumps
 
     def bind(self, outlets: Mapping[str, Outlet], stdin: FifoHandle | OwnedFd | None) -> None:
         """Say where the screen goes and typing comes from; what is bound is owned.
@@ -93,7 +100,8 @@ class ConsoleIO(LoggedIO):
                 "a terminal's stdin comes from a FIFO, not from a file", option="stdin"
             )
         self._outlets.update(outlets)
-        self._stdin_fifo = stdin
+        if stdin is not None:
+            self._stdin_fifo = stdin
 
     @property
     def stdin(self) -> ByteSendStream | None:
@@ -113,9 +121,7 @@ class ConsoleIO(LoggedIO):
 
     def set(self, command: Command) -> None:
         """Give *command* a terminal, or have its runtime send the container's."""
-        self._check_open()
-        if self.console is not None or self._socket is not None:
-            raise IOStateError("this ConsoleIO has a terminal already; one IO serves one process")
+        self._check_free()
         if self._is_runtime(command):
             self._socket = ConsoleSocket.temp()
             try:
@@ -126,12 +132,23 @@ class ConsoleIO(LoggedIO):
                 raise
         else:
             command.set_terminal(self._new_terminal())
+            self._controls = True
 
     def child_fds(self) -> dict[int, int]:
         """The slave three times; the child has to make it its controlling terminal itself."""
         self._check_open()
-        slave = self._slave if self._slave is not None else self._new_terminal()
-        return dict.fromkeys(range(3), slave.fileno())
+        if self._slave is None:
+            self._check_free()
+            self._new_terminal()
+        assert self._slave is not None
+        if self._slave.closed:
+            raise IOStateError("the child's end is closed; call child_fds() before that")
+        return dict.fromkeys(range(3), self._slave.fileno())
+
+    def _check_free(self) -> None:
+        self._check_open()
+        if self.console is not None or self._socket is not None:
+            raise IOStateError("this ConsoleIO has a terminal already; one IO serves one process")
 
     def _is_runtime(self, command: Command) -> bool:
         if self._runtime is not None:
@@ -139,9 +156,10 @@ class ConsoleIO(LoggedIO):
         return PurePath(command.args[0]).name in RUNTIMES
 
     def _new_terminal(self) -> OwnedFd:
-        self.console, self._slave = Console.open(uid=self._owner[0], gid=self._owner[1])
+        console, self._slave = Console.open(uid=self._owner[0], gid=self._owner[1])
+        self._adopt(console)
         if self._size is not None:
-            self.console.resize(*self._size)
+            console.resize(*self._size)
         return self._slave
 
     def close_after_start(self) -> None:
@@ -163,6 +181,8 @@ class ConsoleIO(LoggedIO):
             FifoTimeoutError: A client did not come.
         """
         self._check_open()
+        if self.console is None and self._socket is None:
+            raise IOStateError("there is no terminal yet; call set(command) first")
         try:
             await self._receive()
         except BaseException:
@@ -170,8 +190,8 @@ class ConsoleIO(LoggedIO):
             raise
         await super().copy()
 
-    async def spawn(self, command: Command | list[str]) -> Process:  # type: ignore[override]
-        """As :meth:`BaseIO.spawn`; a runtime's terminal has arrived when it returns."""
+    async def spawn(self, command: Command | Sequence[str]) -> Process:
+        """As :meth:`PipeIO.spawn`; a runtime's terminal has arrived when it returns."""
         process = await super().spawn(command)
         if self._socket is not None:
             try:
@@ -184,14 +204,12 @@ class ConsoleIO(LoggedIO):
 
     async def _receive(self) -> None:
         if self.console is None:
-            if self._socket is None:
-                raise IOStateError("there is no terminal yet; call set(command) first")
-            self.console = await self._socket.receive(
-                self._timeout, runtime=self._runtime_process
-            )
+            assert self._socket is not None
+            console = await self._socket.receive(self._timeout, runtime=self._runtime_process)
+            self._adopt(console)
             self._socket.close()
             if self._size is not None:
-                self.console.resize(*self._size)
+                console.resize(*self._size)
 
     async def _open(self) -> None:
         await super()._open()
@@ -204,7 +222,7 @@ class ConsoleIO(LoggedIO):
     def _source(self, stream: str) -> Source:
         del stream
         assert self.console is not None
-        return self.console.source()
+        return self.console.source(controls=self._controls)
 
     def _start_pumps(self) -> None:
         console = self.console
@@ -212,44 +230,68 @@ class ConsoleIO(LoggedIO):
             return
         super()._start_pumps()
         if self._inlet is not None:
-            sink = console.sink()
-            pump = self._pumps["stdin"] = LoopPump(
-                "stdin",
-                PipeSource(self._inlet.reader),
-                sink,
-                poller=Poller.current(),
-                hub=self._hub,
-                then=lambda: self._stdin_ended(sink),
-            )
-            pump.start()
+            self._copy_typing(self._inlet.reader)
+        elif self._stdin_closed:
+            self._end_typing()
+
+    def _copy_typing(self, reader: OwnedFd) -> None:
+        assert self.console is not None
+        sink = self.console.sink()
+        typed = self._stdin_eof == "eof_char"
+        pump = self._pumps["stdin"] = LoopPump(
+            "stdin",
+            TypedEnd(reader, sink) if typed else PipeSource(reader),
+            sink,
+            poller=Poller.current(),
+            hub=self._hub,
+            then=lambda: self._stdin_ended(sink),
+        )
+        pump.start()
 
     def _stdin_ended(self, sink: TerminalSink) -> None:
-        pump = self._pumps["stdin"]
-        if pump.eof and self._stdin_eof == "eof_char":
-            sink.send_eof()
         sink.close()
-        if pump.eof and self._stdin_eof == "hangup":
+        if self._pumps["stdin"].eof and self._stdin_eof == "hangup":
             self.hang_up()
+
+    def _end_pumps(self) -> None:
+        for pump in self._pumps.values():
+            pump.end()
 
     def hang_up(self) -> None:
         """Close the master: the session gets SIGHUP, output that is left is lost."""
-        if (pump := self._pumps.get("stdout")) is not None:
-            pump.end()
         if self.console is not None:
             self.console.close()
 
     def close_stdin(self) -> None:
-        """See :meth:`BaseIO.close_stdin`; without a FIFO *stdin_eof* is applied at once."""
+        """See :meth:`PipeIO.close_stdin`; without a FIFO *stdin_eof* is applied at once.
+
+        Raises:
+            BusyResourceError: A task is sending to :attr:`stdin`.
+        """
         super().close_stdin()
-        if self._inlet is None and self._stdin_fifo is None and self.console is not None:
-            if self._stdin_eof == "eof_char":
-                sink = self.console.sink()
-                sink.send_eof()
-                sink.close()
-            elif self._stdin_eof == "hangup":
-                self.hang_up()
+        if self._inlet is None and self._stdin_fifo is None:
+            self._end_typing()
+
+    def _end_typing(self) -> None:
+        """The caller, who types, is done."""
+        console = self.console
+        if console is None or console.closed or "stdin" in self._pumps:
+            return
+        if self._stdin_eof == "hangup":
+            self.hang_up()
+        elif self._stdin_eof == "eof_char":
+            # Nothing but an end, which waits its turn when the terminal is full.
+            reader, writer = (OwnedFd(fd) for fd in _sys.pipe())
+            writer.close()
+            try:
+                _sys.set_nonblocking(reader.fileno())
+                self._copy_typing(reader)
+            except BaseException:
+                reader.close()
+                raise
 
     def close(self) -> None:
+        """See :meth:`PipeIO.close`; the terminal hangs up."""
         super().close()
         if self._socket is not None:
             self._socket.close()

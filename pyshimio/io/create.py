@@ -8,11 +8,13 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 from .._fifo import FifoHandle
+from .._sink import NullSink
 from .._stdio import BUILTIN_SCHEMES, Stdio, StdioURI, scheme_of
 from ..errors import SchemeConflictError, UnknownSchemeError
 from ._base import GRACE
-from ._files import FileOutlet, SharedFile
-from ._logger import READY_TIMEOUT, Logger, LoggerDeath, check_namespace, check_program
+from ._files import FileOutlet, SharedFile, check_on_error
+from ._logger import GRACE as LOGGER_GRACE
+from ._logger import READY_TIMEOUT, Logger, LoggerDeath, check_logger, check_on_death
 from ._outlet import FifoOutlet, Outlet, SinkOutlet
 from .binary import BinaryIO
 from .console import Console, ConsoleIO, StdinEOF
@@ -35,7 +37,7 @@ CLIENT_TIMEOUT = 30.0
 LOGGERS = frozenset({"binary", "binary-v2"})
 
 
-async def create_io(
+async def create_io(  # noqa: D417 - groups of options share a line
     stdio: Stdio | StdioURI | str | os.PathLike[str],
     *,
     id: str = "",  # noqa: A002 - containerd's word
@@ -55,6 +57,7 @@ async def create_io(
     strict: bool = True,
     on_death: LoggerDeath = "epipe",
     max_restarts: int = 5,
+    logger_grace: float = LOGGER_GRACE,
     handover: bool = False,
     runtime: bool | None = None,
     console: Console | None = None,
@@ -84,7 +87,7 @@ async def create_io(
         ring: None blocks the child while a FIFO is full and its client away.  A number of
             bytes lets it go on: the newest that many are kept, and no client is waited for.
         on_error, mark, nofollow, inline: As for :class:`FileIO`.
-        env, cwd, ready_timeout, strict, on_death, max_restarts, handover: As for
+        env, cwd, ready_timeout, strict, on_death, max_restarts, logger_grace, handover: As for
             :meth:`BinaryIO.start`.
         runtime, console, stdin_eof, size, console_timeout: As for :class:`ConsoleIO`, which
             ``Stdio(terminal=True)`` asks for.
@@ -109,18 +112,26 @@ async def create_io(
         if (uri := _parse(text)) is not None
     }
     stdin = _parse(stdio.stdin, known=("fifo", "file", "null"))
-    loggers = _loggers(outputs, namespace)
+    check_on_error(on_error)
+    check_on_death(on_death)
+    loggers: dict[StdioURI, tuple[str, ...]] = {}
+    for stream, uri in outputs.items():
+        if uri.scheme in LOGGERS:
+            loggers[uri] = (*loggers.get(uri, ()), stream)
+    for uri in loggers:
+        check_logger(uri, id=id, namespace=namespace, env=env or {}, cwd=cwd, on_death=on_death)
     if not (outputs or stdin or stdio.terminal):
         return NullIO(grace=grace, on_exit=on_exit)
     routes = _Routes(client_timeout=client_timeout, ring=ring, id=id, namespace=namespace)
     io: PipeIO | ConsoleIO | None = None
     try:
-        files = {
-            "nofollow": nofollow, "inline": inline, "on_error": on_error, "mark": mark
-        }
+        files = {"nofollow": nofollow, "inline": inline, "on_error": on_error, "mark": mark}
         for stream, uri in outputs.items():
             if uri not in loggers:
                 routes.add(stream, uri, **files)
+        if stdio.terminal and not outputs:
+            # A screen that nobody looks at must not stop who writes on it.
+            routes.outlets["stdout"] = SinkOutlet(NullSink(count=False))
         source = None if stdin is None else open_stdin(stdin)
         routes.stdin = source
         if stdio.terminal:
@@ -137,9 +148,9 @@ async def create_io(
             )
         else:
             kind = _kind(outputs)
-            io = kind.__new__(kind)
+            piped = kind.__new__(kind)
             PipeIO.__init__(
-                io,
+                piped,
                 uid,
                 gid,
                 stdin=isinstance(source, FifoHandle),
@@ -149,6 +160,7 @@ async def create_io(
                 grace=grace,
                 on_exit=on_exit,
             )
+            io = piped
         io.bind(routes.outlets, source)
         await io.open_files()
         for uri, streams in loggers.items():
@@ -162,13 +174,14 @@ async def create_io(
                 strict=strict,
                 on_death=on_death,
                 max_restarts=max_restarts,
+                grace=logger_grace,
                 streams=streams,
             )
             await io.start_logger(logger, handover=handover and not stdio.terminal)
     except BaseException:
         routes.close()
         if io is not None:
-            io.close()
+            await io.discard()
         raise
     return io
 
@@ -189,19 +202,6 @@ def _parse(text: str, *, known: tuple[str, ...] | None = None) -> StdioURI | Non
     return None if uri.scheme == "null" else uri
 
 
-def _loggers(
-    outputs: Mapping[str, StdioURI], namespace: str
-) -> dict[StdioURI, tuple[str, ...]]:
-    """Each logger with its streams, checked as far as it can be without starting it."""
-    loggers: dict[StdioURI, tuple[str, ...]] = {}
-    for stream, uri in outputs.items():
-        if uri.scheme in LOGGERS:
-            check_namespace(namespace)
-            check_program(uri.path)
-            loggers[uri] = (*loggers.get(uri, ()), stream)
-    return loggers
-
-
 def _kind(outputs: Mapping[str, StdioURI]) -> type[PipeIO]:
     """The most telling class for these destinations."""
     schemes = {uri.scheme for uri in outputs.values()}
@@ -214,7 +214,12 @@ class _Routes:
     """Outlets while they are being made."""
 
     def __init__(
-        self, *, client_timeout: float | None, ring: int | None, id: str, namespace: str  # noqa: A002
+        self,
+        *,
+        client_timeout: float | None,
+        ring: int | None,
+        id: str,  # noqa: A002 - containerd's word
+        namespace: str,
     ) -> None:
         self.outlets: dict[str, Outlet] = {}
         self.stdin: FifoHandle | OwnedFd | None = None
@@ -227,7 +232,9 @@ class _Routes:
         if uri.scheme == "file" or (uri.scheme == "" and _is_file(uri.path)):
             if uri.path not in self._files:
                 self._files[uri.path] = SharedFile(
-                    uri.path, create=uri.scheme == "file", **options  # type: ignore[arg-type]
+                    uri.path,
+                    create=uri.scheme == "file",
+                    **options,  # type: ignore[arg-type]
                 )
             self.outlets[stream] = FileOutlet(self._files[uri.path])
         elif uri.scheme in {"", "fifo"}:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from .. import _sys
 from .._fd import Descriptor, OwnedFd, duplicate
 from .._sink import DescriptorSink, PipeSink
+from ..errors import InvalidOptionError
 from ._base import GRACE
 from ._outlet import SinkOutlet
 from .pipe import Chown, PipeIO
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ("FdIO", "fd_sink")
 
+PTMX = os.makedev(5, 2)
+WRITABLE = frozenset({os.O_WRONLY, os.O_RDWR})
+PATIENCE = 1.0
+"""Seconds that a thread waits for a descriptor that somebody else made non-blocking."""
+
 
 class FdIO(PipeIO):
     """Copy what the child writes to descriptors or file objects of the caller.
@@ -32,7 +38,7 @@ class FdIO(PipeIO):
 
     Args:
         stdout, stderr: Duplicated here; the caller's stay the caller's.  None is /dev/null.
-        stdin: Whether the child gets a pipe as stdin (:attr:`stdin`) instead of /dev/null.
+        stdin: Whether the child gets a pipe as stdin (:attr:`~PipeIO.stdin`) instead of /dev/null.
         uid, gid, chown, grace, on_exit: As for :class:`PipeIO`.
 
     Example:
@@ -83,10 +89,15 @@ def fd_sink(fd: Descriptor) -> Sink:
     """
     own = duplicate(fd)
     try:
-        mode = _sys.fstat(own.fileno()).st_mode
-        if stat.S_ISFIFO(mode) or _sys.isatty(own.fileno()):
+        _check_writable(own)
+        status = _sys.fstat(own.fileno())
+        mode = status.st_mode
+        # Who opens a terminal's master again gets another terminal.
+        slave = _sys.isatty(own.fileno()) and status.st_rdev != PTMX
+        if stat.S_ISFIFO(mode) or slave:
             try:
-                again = OwnedFd(_sys.reopen(own.fileno(), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+                again = OwnedFd(_sys.reopen(own.fileno(), flags))
             except OSError:  # somebody else's terminal or pipe
                 return BlockingSink(own)
             own.close()
@@ -95,6 +106,14 @@ def fd_sink(fd: Descriptor) -> Sink:
     except BaseException:
         own.close()
         raise
+
+
+def _check_writable(fd: OwnedFd) -> None:
+    # A pipe's read end could be opened again for writing, and feed the pipe's own reader.
+    if _sys.status_flags(fd.fileno()) & (os.O_ACCMODE | os.O_PATH) not in WRITABLE:
+        raise InvalidOptionError(
+            "a destination must be open for writing, and this descriptor is not", option="fd"
+        )
 
 
 class BlockingSink:
@@ -117,8 +136,12 @@ class BlockingSink:
         with self._fd.lend() as fd:
             try:
                 return _sys.writev(fd, buffers)
+            except BlockingIOError:  # somebody else made the description non-blocking
+                _sys.wait_writable(fd, PATIENCE)
+            try:
+                return _sys.writev(fd, buffers)
             except BlockingIOError:
-                return 0  # somebody else made the description non-blocking
+                return 0
 
     def flush(self) -> None:
         pass

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import InvalidOptionError, RelativePathError
+from .._stdio import StdioURI
 from ._base import GRACE
-from ._files import FileOutlet, SharedFile
+from ._files import FileOutlet, SharedFile, check_on_error
 from .pipe import Chown, PipeIO
 
 if TYPE_CHECKING:
+    import os
+
     from .._file import OnError
 
 __all__ = ("FileIO",)
@@ -26,7 +27,7 @@ class FileIO(PipeIO):
         stdout, stderr: Absolute paths of regular files or character devices, made with
             their parents (0644, 0755) when missing.  The same path twice is one file with
             one descriptor.  None is ``/dev/null``.
-        stdin: Whether the child gets a pipe as stdin (:attr:`stdin`) instead of /dev/null.
+        stdin: Whether the child gets a pipe as stdin (:attr:`~PipeIO.stdin`) instead of /dev/null.
         on_error: While the disk is full (ENOSPC, EDQUOT, EIO, EROFS, EFBIG): ``"drop"`` up
             to a line's end, count, and try again every second; ``"block"`` the child;
             ``"fail"`` the stream.  Any other error fails the stream.
@@ -35,10 +36,15 @@ class FileIO(PipeIO):
         inline: Write on the loop; for file systems that cannot block (tmpfs).
         uid, gid, chown, grace, on_exit: As for :class:`PipeIO`.
 
+    The files are opened by :meth:`~PipeIO.spawn` or :meth:`~PipeIO.copy` (and by
+    :func:`create_io`), which raise :class:`~pyshimio.errors.FileAccessError` when this user may
+    not, :class:`~pyshimio.errors.NotAFileError` when a path holds something else, and
+    :class:`~pyshimio.errors.FileOpenError` for any other reason.
+
     Raises:
-        FileAccessError: This user may not open a file.
-        NotAFileError: A path holds something else.
-        FileOpenError: Any other reason.
+        RelativePathError: A path does not start at ``/``.
+        URINulError: A path holds a NUL.
+        InvalidOptionError: There is no such *on_error*.
     """
 
     def __init__(
@@ -57,18 +63,12 @@ class FileIO(PipeIO):
         grace: float = GRACE,
         on_exit: Literal["kill", "leave"] = "kill",
     ) -> None:
-        if on_error not in {"drop", "block", "fail"}:
-            raise InvalidOptionError(
-                f'on_error is "drop", "block" or "fail", not {on_error!r}', option="on_error"
-            )
+        check_on_error(on_error)
         paths = {
-            stream: os.fspath(path)
+            stream: StdioURI("file", path).path
             for stream, path in (("stdout", stdout), ("stderr", stderr))
             if path is not None
         }
-        for path in paths.values():
-            if not path.startswith("/"):
-                raise RelativePathError(f"the log file's path {path!r} is not absolute", uri=path)
         super().__init__(
             uid,
             gid,
@@ -80,9 +80,7 @@ class FileIO(PipeIO):
             on_exit=on_exit,
         )
         files = {
-            path: SharedFile(
-                path, nofollow=nofollow, inline=inline, on_error=on_error, mark=mark
-            )
+            path: SharedFile(path, nofollow=nofollow, inline=inline, on_error=on_error, mark=mark)
             for path in paths.values()
         }
         self.bind({stream: FileOutlet(files[path]) for stream, path in paths.items()}, None)

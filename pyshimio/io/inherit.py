@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Literal
 
 from .._fd import duplicate
@@ -28,7 +29,7 @@ class InheritIO(BaseIO):
                 try:
                     self._children[number] = duplicate(number)
                 except OSError as error:
-                    if error.errno != 9:  # noqa: PLR2004 - EBADF
+                    if error.errno != errno.EBADF:
                         raise
         except BaseException:
             self.close()

@@ -27,9 +27,7 @@ class NullIO(BaseIO):
         super().__init__(grace=grace, on_exit=on_exit)
         try:
             for number in range(3):
-                self._children[number] = OwnedFd(
-                    _sys.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-                )
+                self._children[number] = OwnedFd(_sys.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
         except BaseException:
             self.close()
             raise

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING, Literal
 
 from .. import _sys
 from .._fd import OwnedFd
 from .._fifo import FifoHandle, FifoSource
-from .._pump import LoopPump
 from .._poller import Poller
+from .._pump import LoopPump
 from .._sink import PipeSink
 from .._source import PipeSource
 from .._streams import FdReceiveStream, FdSendStream
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ("PipeIO",)
 
 Chown = Literal["strict", "try"]
+NO_ID = 0xFFFFFFFF
+"""The kernel's own -1."""
 
 
 class PipeIO(LoggedIO):
@@ -69,8 +73,13 @@ class PipeIO(LoggedIO):
         super().__init__(grace=grace, on_exit=on_exit)
         if chown not in {"strict", "try"}:
             raise InvalidOptionError(f'chown is "strict" or "try", not {chown!r}', option="chown")
+        for option, number in (("uid", uid), ("gid", gid)):
+            if not -1 <= number < NO_ID:
+                raise InvalidOptionError(
+                    f"{option} is a number from 0 on, or -1 for no change, not {number!r}",
+                    option=option,
+                )
         self._chown = (uid, gid, chown)
-        self._stdin_fifo: FifoHandle | None = None
         try:
             for number, wanted in enumerate((stdin, stdout, stderr)):
                 if wanted:
@@ -141,6 +150,7 @@ class PipeIO(LoggedIO):
             pump.start()
 
     def close(self) -> None:
+        """Close every descriptor and kill the children this IO owns, without waiting."""
         super().close()
         if self._stdin_fifo is not None:
             self._stdin_fifo.close()
@@ -154,8 +164,11 @@ def open_stdin(uri: StdioURI) -> FifoHandle | OwnedFd:
     """
     path = uri.path
     try:
-        if uri.scheme == "fifo" or _sys.is_fifo(os.stat(path).st_mode):
+        mode = os.stat(path).st_mode
+        if uri.scheme == "fifo" or _sys.is_fifo(mode):
             return FifoHandle(path)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return OwnedFd(_sys.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
     except DestinationError:
         raise

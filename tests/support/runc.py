@@ -1,0 +1,118 @@
+"""Containers of a real runc, made of one static busybox."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pyshimio import Command
+from support.terminals import GUARD
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+APPLETS = ("sh", "cat", "echo", "stty", "sleep", "seq", "id", "stat", "dd", "wc", "tty", "true")
+RUNTIME_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@attrs.frozen
+class Runtime:
+    """runc with a state directory, and one container's bundle."""
+
+    program: str
+    root: str
+    bundle: str
+    pid_file: str
+    log: str
+    name: str = "c1"
+
+    @classmethod
+    def make(
+        cls,
+        where: Path,
+        args: Sequence[str],
+        *,
+        terminal: bool = False,
+        uid: int = 0,
+        program: str = "runc",
+    ) -> Runtime:
+        """A bundle whose container runs *args*; nothing is started."""
+        found = shutil.which(program, path=RUNTIME_PATH)
+        busybox = shutil.which("busybox")
+        assert found is not None
+        assert busybox is not None
+        bundle = where / "bundle"
+        binaries = bundle / "rootfs" / "bin"
+        binaries.mkdir(parents=True)
+        for name in ("proc", "dev", "sys"):
+            (bundle / "rootfs" / name).mkdir()
+        shutil.copy(busybox, binaries / "busybox")
+        for applet in APPLETS:
+            (binaries / applet).symlink_to("busybox")
+        subprocess.run([found, "spec", "--bundle", str(bundle)], check=True)
+        config = json.loads((bundle / "config.json").read_text())
+        _edit(config, list(args), terminal=terminal, uid=uid)
+        (bundle / "config.json").write_text(json.dumps(config))
+        return cls(
+            found, str(where / "state"), str(bundle), str(where / "pid"), str(where / "log.txt")
+        )
+
+    def command(self, verb: str, *options: str, **more: Any) -> Command:
+        """One of the runtime's commands for the container."""
+        args = [self.program, "--root", self.root, "--log", self.log, verb, *options, self.name]
+        return Command(args, **more)
+
+    def create(self, verb: str = "create", *options: str) -> Command:
+        """``create`` or ``run`` from the bundle, with a pid file."""
+        return self.command(verb, "--bundle", self.bundle, "--pid-file", self.pid_file, *options)
+
+    async def do(self, verb: str, *options: str) -> int:
+        """Run a command that has no stdio, to its end."""
+        async with await self.command(verb, *options).start() as process:
+            return await process.wait(GUARD)
+
+    def pidfd(self) -> int:
+        """The container's init, which is not our child; the caller closes it."""
+        with open(self.pid_file, encoding="ascii") as file:
+            return os.pidfd_open(int(file.read()))
+
+    def exists(self) -> bool:
+        """Whether the runtime knows the container."""
+        return os.path.exists(os.path.join(self.root, self.name))
+
+    @asynccontextmanager
+    async def cleaned(self) -> AsyncIterator[Runtime]:
+        """Whatever happens, the container is deleted."""
+        try:
+            yield self
+        finally:
+            if self.exists():
+                subprocess.run(
+                    [self.program, "--root", self.root, "delete", "--force", self.name],
+                    check=False,
+                    timeout=GUARD,
+                    capture_output=True,
+                )
+
+
+def _edit(config: dict[str, Any], args: list[str], *, terminal: bool, uid: int) -> None:
+    process = config["process"]
+    process.update(terminal=terminal, args=args)
+    process["user"] = {"uid": uid, "gid": uid}
+    process.pop("rlimits", None)
+    process["env"] = ["PATH=/bin"]
+    config["hostname"] = "c1"
+    linux = config["linux"]
+    linux.pop("resources", None)
+    # A container without a cgroup namespace or mounts of /sys works on any host.
+    linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
+    config["mounts"] = [
+        mount for mount in config["mounts"] if mount["destination"] in {"/proc", "/dev", "/dev/pts"}
+    ]

@@ -1,0 +1,385 @@
+"""FIFOs: opened without threads, kept alive, never losing what nobody has read yet."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import zlib
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from pyshimio import BytesAbandoned, Stdio, create_io
+from pyshimio._fifo import FifoHandle, FifoSink, FifoSource
+from pyshimio.errors import FifoNotFoundError, FifoTimeoutError, NotAFifoError
+from support.children import GUARD, until
+from support.fifos import Client, make_fifo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COUNT = "import sys\nfor i in range({n}): sys.stdout.write('%07d\\n' % i)"
+
+
+def numbers(count: int) -> bytes:
+    """What the program COUNT writes."""
+    return b"".join(b"%07d\n" % number for number in range(count))
+
+
+async def test_output_reaches_the_client_and_then_eof(tmp_path: Path) -> None:
+    """A client reads all that the child wrote, and EOF once it has read everything."""
+    path = make_fifo(tmp_path)
+    with Client(path) as client:
+        async with await create_io(Stdio(stdout=path)) as io:
+            await io.spawn(["echo", "hello"])
+            result = await io.drain()
+            assert result.complete
+            assert result.unread == 6
+            assert result.abandoned == 0
+            assert result.stdout is not None
+            assert result.stdout.attached is True
+            assert not client.hung_up
+            assert await client.read_all() == b"hello\n"
+
+
+async def test_no_thread_opens_or_copies_a_fifo(tmp_path: Path) -> None:
+    """Waiting for a client, copying and draining use no thread."""
+    path = make_fifo(tmp_path)
+    before = threading.active_count()
+    async with await create_io(Stdio(stdout=path)) as io, anyio.create_task_group() as group:
+        group.start_soon(io.spawn, ["echo", "x"])
+        await anyio.lowlevel.checkpoint()
+        assert threading.active_count() == before
+        with Client(path) as client:
+            await io.drain()
+            assert await client.read_all() == b"x\n"
+            assert threading.active_count() == before
+
+
+async def test_client_that_never_comes(tmp_path: Path) -> None:
+    """Without a client spawn() fails with its own error, starts nothing and leaves nothing."""
+    path = make_fifo(tmp_path)
+    started = tmp_path / "started"
+    io = await create_io(Stdio(stdout=path), client_timeout=0.05)
+    with pytest.raises(FifoTimeoutError, match="no client") as caught:
+        await io.spawn(["touch", str(started)])
+    assert caught.value.path == path
+    assert caught.value.timeout == 0.05
+    assert isinstance(caught.value, TimeoutError)
+    assert not started.exists()
+    await io.aclose()
+
+
+async def test_one_of_two_clients_never_comes(tmp_path: Path) -> None:
+    """The error of one stream is raised as it is, and the other stream is undone."""
+    out, err = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "err")
+    io = await create_io(Stdio(stdout=out, stderr=err), client_timeout=0.05)
+    with Client(out), pytest.raises(FifoTimeoutError):
+        await io.spawn(["true"])
+
+
+async def test_clients_may_come_in_any_order(tmp_path: Path) -> None:
+    """Each FIFO is opened on its own: stderr's client may come before stdout's."""
+    out, err = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "err")
+    async with await create_io(Stdio(stdout=out, stderr=err)) as io:
+        async with anyio.create_task_group() as group:
+            group.start_soon(io.spawn, ["sh", "-c", "echo out; echo err >&2"])
+            second = Client(err)
+            await anyio.sleep(0.02)
+            first = Client(out)
+        with first, second:
+            await io.drain()
+            assert await first.read_all() == b"out\n"
+            assert await second.read_all() == b"err\n"
+
+
+async def test_waiting_for_a_client_can_be_cancelled(tmp_path: Path) -> None:
+    """A cancelled spawn() closes everything at once."""
+    io = await create_io(Stdio(stdout=make_fifo(tmp_path)))
+    with anyio.move_on_after(0.05) as scope:
+        await io.spawn(["true"])
+    assert scope.cancelled_caught
+    assert "closed" in repr(io)
+
+
+async def test_killed_client_loses_nothing(tmp_path: Path) -> None:
+    """A client dies after k bytes, the FIFO fills up, and the next one gets exactly the rest."""
+    path = make_fifo(tmp_path)
+    total, first_part = 60_000, 12_345
+    expected = numbers(total)
+    script = (
+        "import os,sys; f=os.open(sys.argv[1],os.O_RDONLY); n=int(sys.argv[2])\n"
+        "while n: n-=len(os.read(f,n))\n"
+        "os.write(1,b'k'); os.kill(os.getpid(),9)"
+    )
+    async with await create_io(Stdio(stdout=path)) as io:
+        async with await create_io(Stdio()) as others:
+            async with anyio.create_task_group() as group:
+                group.start_soon(io.spawn, [sys.executable, "-c", COUNT.format(n=total)])
+                client = await others.spawn([sys.executable, "-c", script, path, str(first_part)])
+            with anyio.fail_after(GUARD):
+                assert await client.wait() == 137
+        await until(lambda: io.stats.stdout and io.stats.stdout.blocked > 0)
+        with Client(path) as second:
+            assert second.unread > 50_000
+            rest = bytearray()
+            async with anyio.create_task_group() as group:
+                group.start_soon(io.drain)
+                rest += await second.read_all()
+            assert zlib.crc32(expected[first_part:]) == zlib.crc32(rest)
+            assert len(rest) == len(expected) - first_part
+
+
+async def test_clients_one_after_the_other_while_it_flows(tmp_path: Path) -> None:
+    """Clients that detach in mid-stream, again and again, read the output without gap or repeat."""
+    path = make_fifo(tmp_path)
+    expected = numbers(40_000)
+    got = bytearray()
+    client = Client(path)
+    async with await create_io(Stdio(stdout=path)) as io:
+        await io.spawn([sys.executable, "-c", COUNT.format(n=40_000)])
+        async with anyio.create_task_group() as group:
+            group.start_soon(io.drain)
+            while len(got) < len(expected):
+                got += await client.read(10_007)
+                client.close()
+                client = Client(path)
+        client.close()
+    assert bytes(got) == expected
+
+
+async def test_800_lines_fit_a_fifo_that_nobody_reads(tmp_path: Path) -> None:
+    """A chatty child is not blocked by an absent client before 64,000 bytes of lines."""
+    path = make_fifo(tmp_path)
+    program = "import os\nfor i in range(800): os.write(1, b'%079d\\n' % i)"
+    with Client(path) as client:
+        async with await create_io(Stdio(stdout=path)) as io:
+            await io.spawn([sys.executable, "-c", program])
+            with anyio.fail_after(GUARD):
+                result = await io.drain()
+            assert result.complete
+            assert result.unread == client.unread == 64_000
+            assert await client.read_all() == b"".join(b"%079d\n" % i for i in range(800))
+
+
+async def test_lines_are_packed_without_waste(tmp_path: Path) -> None:
+    """Lines that do not divide a page fill the FIFO to its end all the same."""
+    path = make_fifo(tmp_path)
+    with Client(path) as client:
+        handle = FifoHandle(path)
+        sink = FifoSink.open_now(handle)
+        handle.close()
+        line = b"x" * 1499 + b"\n"
+        taken = 0
+        while (count := sink.write([line])) is not None:
+            taken += count
+        assert taken == client.unread == 65536
+        assert not sink.splice_ready()
+        os.read(client.fd, 4096)
+        assert sink.splice_ready()
+        sink.close()
+
+
+async def test_partly_taken_line_is_not_left_behind(tmp_path: Path) -> None:
+    """What a FIFO's last page could not hold follows at once, not with the next output."""
+    path = make_fifo(tmp_path)
+    program = (
+        "import os\nos.write(1, b'a' * 4000)\nos.read(0, 1)\nos.write(1, b'b' * 200)\nos.read(0, 1)"
+    )
+    with Client(path) as client:
+        stdin = make_fifo(tmp_path, "in")
+        async with await create_io(Stdio(stdin=stdin, stdout=path)) as io:
+            await io.spawn([sys.executable, "-c", program])
+            await until(lambda: client.unread == 4000)
+            writer = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
+            os.write(writer, b"\n")
+            os.close(writer)
+            await until(lambda: client.unread == 4200)
+            io.close_stdin()
+            await io.drain()
+
+
+async def test_name_is_gone_after_create(tmp_path: Path) -> None:
+    """A FIFO whose name was unlinked is still the one that create_io() saw."""
+    path = make_fifo(tmp_path)
+    io = await create_io(Stdio(stdout=path))
+    with Client(path) as client:
+        os.unlink(path)
+        async with io:
+            await io.spawn(["echo", "x"])
+            await io.drain()
+            assert await client.read_all() == b"x\n"
+
+
+async def test_name_is_replaced_after_create(tmp_path: Path) -> None:
+    """Something else under the FIFO's name gets nothing."""
+    path = make_fifo(tmp_path)
+    io = await create_io(Stdio(stdout=path))
+    with Client(path) as client:
+        os.unlink(path)
+        (tmp_path / "fifo").write_bytes(b"precious")
+        async with io:
+            await io.spawn(["echo", "x"])
+            await io.drain()
+            assert await client.read_all() == b"x\n"
+    assert (tmp_path / "fifo").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+async def test_missing_fifo(tmp_path: Path, stream: str) -> None:
+    """A FIFO that is not there is said by create_io(), and nothing is left."""
+    path = str(tmp_path / "none")
+    with pytest.raises(FifoNotFoundError, match="mkfifo") as caught:
+        await create_io(Stdio(**{stream: path}))  # type: ignore[arg-type]
+    assert caught.value.path == path
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+async def test_not_a_fifo(tmp_path: Path, stream: str) -> None:
+    """``fifo:`` insists on a FIFO and refuses a regular file without touching it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    with pytest.raises(NotAFifoError, match="file://"):
+        await create_io(Stdio(**{stream: f"fifo://{path}"}))  # type: ignore[arg-type]
+    assert path.read_bytes() == b"x"
+
+
+def test_handle_of_a_path_that_cannot_be_looked_at() -> None:
+    """A name that the kernel refuses is a typed error with its errno."""
+    with pytest.raises(OSError, match="cannot look at"):
+        FifoHandle("/" + "x" * 300)
+
+
+async def test_attached(tmp_path: Path) -> None:
+    """attached() tells a client's reader from our own keep-alive reader, and loses no byte."""
+    path = make_fifo(tmp_path)
+    handle = FifoHandle(path)
+    sink = FifoSink.open_now(handle)
+    handle.close()
+    assert sink.write([b"abc"]) == 3
+    assert not sink.attached()
+    with Client(path) as client:
+        assert sink.attached()
+        assert sink.unread() == 3
+        assert os.read(client.fd, 10) == b"abc"
+    assert not sink.attached()
+    assert "open" in repr(sink)
+    sink.close()
+    assert not sink.attached()
+    assert "closed" in repr(sink)
+
+
+async def test_abandoned_bytes_are_reported(tmp_path: Path) -> None:
+    """Bytes that no client is there to read count as abandoned, in the result and as an event."""
+    path = make_fifo(tmp_path)
+    client = Client(path)
+    io = await create_io(Stdio(stdout=path))
+    events = io.events()
+    async with io:
+        await io.spawn(["echo", "hello"])
+        await until(lambda: client.unread == 6)
+        client.close()
+        result = await io.drain()
+        assert result.complete
+        assert (result.unread, result.abandoned) == (6, 6)
+        assert result.stdout is not None
+        assert result.stdout.attached is False
+    assert [event async for event in events] == [BytesAbandoned("stdout", 6)]
+
+
+async def test_client_that_comes_back_while_closing(tmp_path: Path) -> None:
+    """aclose() keeps a FIFO alive for a moment, so a client that comes back misses nothing."""
+    path = make_fifo(tmp_path)
+    client = Client(path)
+    io = await create_io(Stdio(stdout=path))
+    events = io.events()
+    await io.spawn(["echo", "hello"])
+    await until(lambda: client.unread == 6)
+    client.close()
+    await io.drain()
+    async with anyio.create_task_group() as group:
+        group.start_soon(io.aclose)
+        await anyio.sleep(0.05)
+        client = Client(path)
+    assert await client.read_all() == b"hello\n"
+    client.close()
+    assert [event async for event in events] == []
+
+
+# -- stdin ------------------------------------------------------------------------------
+
+
+async def test_stdin_clients_come_and_go(tmp_path: Path) -> None:
+    """A client that detaches from stdin is no EOF; another one goes on."""
+    path, out = make_fifo(tmp_path, "in"), make_fifo(tmp_path, "out")
+    with Client(out) as client:
+        async with await create_io(Stdio(stdin=path, stdout=out)) as io:
+            process = await io.spawn(["cat"])
+            for text in (b"one\n", b"two\n", b"three\n"):
+                writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                os.write(writer, text)
+                os.close(writer)
+                assert await client.read(len(text)) == text
+            assert not process.exited
+            io.close_stdin()
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+            await io.drain()
+            assert await client.read_all() == b""
+
+
+@pytest.mark.parametrize("moment", ["created", "started", "twice"])
+async def test_close_stdin_is_a_latch(tmp_path: Path, moment: str) -> None:
+    """close_stdin() counts whenever it is called, many times over."""
+    path = make_fifo(tmp_path)
+    for _ in range(15):
+        async with await create_io(Stdio(stdin=path)) as io:
+            if moment in {"created", "twice"}:
+                io.close_stdin()
+            process = await io.spawn(["cat"])
+            if moment in {"started", "twice"}:
+                io.close_stdin()
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+
+
+async def test_close_stdin_delivers_what_was_written_before(tmp_path: Path) -> None:
+    """The latch, set before the FIFO is open, lets a client finish that was there first."""
+    path, out = make_fifo(tmp_path, "in"), make_fifo(tmp_path, "out")
+    with Client(out) as client:
+        async with await create_io(Stdio(stdin=path, stdout=out)) as io:
+            io.close_stdin()
+            reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.write(writer, b"early\n")
+            process = await io.spawn(["cat"])
+            os.close(reader)
+            os.write(writer, b"late\n")
+            assert await client.read(11) == b"early\nlate\n"
+            assert not process.exited
+            os.close(writer)
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+
+
+async def test_stdin_fifo_is_opened_by_spawn_alone(tmp_path: Path) -> None:
+    """An IO that is closed before its start has opened no FIFO for a client to find."""
+    path = make_fifo(tmp_path)
+    async with await create_io(Stdio(stdin=path)):
+        with pytest.raises(OSError, match="No such device"):
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_source_ends_when_told(tmp_path: Path) -> None:
+    """The keep-alive writer holds off EOF, and end() lets it come."""
+    handle = FifoHandle(make_fifo(tmp_path))
+    source = FifoSource(handle)
+    handle.close()
+    with pytest.raises(BlockingIOError):
+        os.read(source.reader.fileno(), 1)
+    source.end()
+    assert os.read(source.reader.fileno(), 1) == b""
+    source.close()
