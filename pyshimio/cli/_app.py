@@ -1,0 +1,154 @@
+"""What can be written on the command line, and nothing of what it does."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+from . import FAILED
+from ._say import ensure_stdio, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .run import Drain
+
+__all__ = ("invoke",)
+
+
+def invoke(args: Sequence[str]) -> int:
+    """Do what *args* say and return the exit status."""
+    ensure_stdio()
+    try:
+        status = app.main(list(args), prog_name="pyshimio", standalone_mode=False)
+    except click.ClickException as error:
+        say(error.format_message())
+        return FAILED
+    except click.Abort:  # what click makes of a Ctrl-C
+        raise KeyboardInterrupt from None
+    return status if isinstance(status, int) else 0
+
+
+@click.group(
+    invoke_without_command=True,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def app(context: click.Context) -> None:
+    """The stdio of a child process: files, FIFOs, loggers and terminals."""
+    if context.invoked_subcommand is None:
+        raise click.UsageError("what to do? pyshimio run -- COMMAND; pyshimio --help says more")
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+@click.option("--log-uri", metavar="URI", help="Where stdout and stderr go, both.")
+@click.option("--log-file", metavar="PATH", help="The same for a file, which is appended to.")
+@click.option("--stdin", metavar="URI", help="Where stdin comes from: a FIFO or a file.")
+@click.option("--stdout", metavar="URI", help="Where stdout goes.")
+@click.option("--stderr", metavar="URI", help="Where stderr goes.")
+@click.option("--id", metavar="ID", help="CONTAINER_ID for a logger.  [default: from our pid]")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="CONTAINER_NAMESPACE for a logger.",
+)
+@click.option("--tty", "-t", is_flag=True, help="Give the child a terminal of its own.")
+@click.option(
+    "--drain",
+    type=click.Choice(["eof", "exited", "keep"]),
+    help="After the exit: wait a second for the output to end; take what was written before"
+    " the exit and no more; or go on until nobody has it open.  [default: eof; with --tty:"
+    " exited]",
+)
+@click.option("--stats", is_flag=True, help="At the end, a table of what was moved, on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object, on stderr.")
+@click.option("--uvloop", is_flag=True, help="Use the uvloop event loop.")
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
+def run(
+    *,
+    log_uri: str | None,
+    log_file: str | None,
+    stdin: str | None,
+    stdout: str | None,
+    stderr: str | None,
+    id: str | None,  # noqa: A002 - the option's name
+    namespace: str,
+    tty: bool,
+    drain: Drain | None,
+    stats: bool,
+    as_json: bool,
+    uvloop: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Run COMMAND and take its stdio where you say.
+
+    A URI is file:///path, fifo:///path (or a bare path), binary:///path/of/logger?key=value,
+    null: or a scheme of an installed package.  A stream that is not named is ours.
+
+    The exit status is the child's, 128+n when signal n killed it; 125 for a failure of
+    pyshimio, 126 and 127 when COMMAND cannot be executed or found.  TERM, HUP, INT, QUIT,
+    USR2 and WINCH are passed on to the child; USR1 opens log files anew.
+    """
+    if not command:
+        raise click.UsageError("no command; write it at the end, behind --")
+    both = [name for name, value in (("--log-uri", log_uri), ("--log-file", log_file)) if value]
+    each = [name for name, value in (("--stdout", stdout), ("--stderr", stderr)) if value]
+    if len(both) == 2 or (both and each):
+        raise click.UsageError(f"{' and '.join(both + each)} exclude each other")
+    for name, value in (("--log-file", log_file), ("--log-uri", log_uri), ("--id", id)):
+        if value == "":
+            raise click.UsageError(f"{name} is empty")
+    if tty and stderr is not None:
+        raise click.UsageError("a terminal has no stderr of its own; leave out --stderr or --tty")
+    _need("uvloop", "--uvloop", "uvloop", wanted=uvloop)
+    _need("rich", "--stats without --json", "cli", wanted=stats and not as_json)
+
+    from .run import Options, supervise  # noqa: PLC0415 - the library, once the line is right
+
+    if log_file is not None:
+        from .._stdio import StdioURI  # noqa: PLC0415
+
+        # Not normpath: behind a symbolic link `..` leads elsewhere.
+        log_uri = StdioURI.build("file", os.path.join(_cwd(log_file), log_file))
+    if log_uri is not None:
+        stdout = log_uri
+        stderr = None if tty else log_uri
+    return supervise(
+        Options(
+            command=command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            id=f"pyshimio-{os.getpid()}" if id is None else id,
+            namespace=namespace,
+            tty=tty,
+            drain=drain or ("exited" if tty else "eof"),
+            report="json" if as_json else "table" if stats else None,
+            uvloop=uvloop,
+        )
+    )
+
+
+def _cwd(path: str) -> str:
+    if os.path.isabs(path):
+        return "/"
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise click.UsageError(
+            f"the directory that --log-file {path} starts at is gone: {error.strerror}"
+        ) from error
+
+
+def _need(module: str, option: str, extra: str, *, wanted: bool) -> None:
+    """Refuse *option* before anything is started for it."""
+    if wanted and find_spec(module) is None:
+        raise click.UsageError(f"{option} needs {module}: pip install 'pyshimio[{extra}]'")

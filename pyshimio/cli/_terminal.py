@@ -1,0 +1,120 @@
+"""Our own terminal, while the child has one of its own behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import termios
+import tty
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from .. import _sys
+from .._fd import OwnedFd
+from .._streams import FdReceiveStream
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ..io.console import ConsoleIO
+
+__all__ = ("OurTerminal", "relay_input")
+
+
+class OurTerminal:
+    """The terminal that this process was started from, if there is one."""
+
+    def __init__(self) -> None:
+        self._fd = next(filter(os.isatty, range(3)), -1)
+        self._cooked: list[Any] | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(rows, columns); None where there is no terminal."""
+        if self._fd < 0:
+            return None
+        try:
+            return _sys.get_window_size(self._fd)
+        except OSError:  # hung up
+            return None
+
+    @contextlib.contextmanager
+    def raw(self, *, wanted: bool) -> Generator[None, None, None]:
+        """Raw mode, so that each key reaches the child, put back on every way out.
+
+        Args:
+            wanted: False, and a stdin that is no terminal, change nothing.
+        """
+        with contextlib.suppress(termios.error):  # no terminal, or hung up
+            self._cooked = termios.tcgetattr(0) if wanted else None
+        self._set_raw()
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def suspend(self) -> None:
+        """Stop as Ctrl-Z has it, with the terminal as it was; returns when continued."""
+        self._restore()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._set_raw()
+
+    def _set_raw(self) -> None:
+        if self._cooked is not None:
+            with contextlib.suppress(termios.error):
+                # Not TCSAFLUSH, setraw's own idea: it throws away what was typed ahead.
+                tty.setraw(0, termios.TCSANOW)
+
+    def _restore(self) -> None:
+        if self._cooked is None:
+            return
+        # From the background this would stop us; blocked, it is allowed.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        try:
+            with contextlib.suppress(termios.error):  # hung up
+                termios.tcsetattr(0, termios.TCSANOW, self._cooked)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def relay_input(io: ConsoleIO) -> None:
+    """Type what comes from our stdin into the child's terminal; pass on its end."""
+    assert io.stdin is not None
+    own = _open_again()
+    try:
+        while True:
+            try:
+                data = await (_read() if own is None else own.receive())
+            except anyio.EndOfStream:
+                break
+            await io.stdin.send(data)
+        io.close_stdin()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass  # the child's terminal is gone
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _open_again() -> FdReceiveStream | None:
+    """A description of our own, because a flag of a shared one is not ours to change."""
+    mode = _sys.fstat(0).st_mode
+    if not (stat.S_ISFIFO(mode) or os.isatty(0)):
+        return None
+    try:
+        fd = _sys.reopen(0, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # somebody else's terminal
+        return None
+    return FdReceiveStream(OwnedFd(fd))
+
+
+async def _read() -> bytes:
+    """Read what cannot be waited for (a file, a socket) in a thread."""
+    data = await anyio.to_thread.run_sync(os.read, 0, 65536, abandon_on_cancel=True)
+    if not data:
+        raise anyio.EndOfStream
+    return data

@@ -1,0 +1,276 @@
+"""``pyshimio run``: one child, from the opening of its destinations to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import anyio
+import attrs
+
+from .. import _sys
+from .._command import Command
+from .._events import IOEvent, SinkFailed
+from .._stdio import Stdio, scheme_of
+from ..errors import (
+    CommandNotExecutableError,
+    CommandNotFoundError,
+    ShimIOError,
+    StreamFailedError,
+)
+from ..io._outlet import SinkOutlet
+from ..io.console import ConsoleIO
+from ..io.create import create_io
+from ..io.fd import fd_sink
+from ..io.pipe import PipeIO
+from . import FAILED
+from ._report import Report
+from ._say import say, write_stderr
+from ._signals import HANDLED, from_kernel, hold_back, listen
+from ._terminal import OurTerminal, relay_input
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from .._process import Process
+    from ..io._base import BaseIO
+    from ..io._result import DrainResult
+
+__all__ = ("Drain", "Options", "supervise")
+
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+
+Drain: TypeAlias = Literal["eof", "exited", "keep"]
+
+QUIET = frozenset({signal.SIGUSR2, signal.SIGWINCH})
+"""Signals for the child that mean nothing to us."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """The command line; None for a stream means ours."""
+
+    command: tuple[str, ...]
+    stdin: str | None
+    stdout: str | None
+    stderr: str | None
+    id: str
+    namespace: str
+    tty: bool
+    drain: Drain
+    report: Literal["table", "json"] | None
+    uvloop: bool
+
+
+def supervise(options: Options) -> int:
+    """Run the command and return the exit status of ``pyshimio run``."""
+    wanted = HANDLED | {signal.SIGTSTP} if options.tty else HANDLED
+    numbers = hold_back(wanted)
+    logging.getLogger("pyshimio").addHandler(_Say())
+    return anyio.run(_Run(options, numbers).main, backend_options={"use_uvloop": options.uvloop})
+
+
+class _Run:
+    def __init__(self, options: Options, numbers: frozenset[signal.Signals]) -> None:
+        self._options = options
+        self._numbers = numbers
+        self._terminal = OurTerminal()
+        self._io: BaseIO | None = None
+        self._process: Process | None = None
+        self._result: DrainResult | None = None
+        # What a signal cuts short while there is no child to pass it on to.
+        self._phase: anyio.CancelScope
+        self._signal = 0
+        self._group: TaskGroup
+
+    async def main(self) -> int:
+        asyncio.get_running_loop().set_exception_handler(_say_bug)
+        began = _sys.monotonic()
+        status = FAILED
+        self._phase = anyio.CancelScope()
+        async with anyio.create_task_group() as self._group:
+            listen(self._numbers, self._on_signal)
+            try:
+                status = await self._live()
+            except (ShimIOError, OSError) as error:
+                # Caught in here: the group would wrap it.
+                say(str(error))
+                status = _status_for(error)
+            self._group.cancel_scope.cancel()
+        self._report(status, _sys.monotonic() - began)
+        return status
+
+    # -- the child's life ---------------------------------------------------------------
+
+    async def _live(self) -> int:
+        with self._phase, self._command() as command:
+            io = self._io = await self._make_io()
+            self._process = await io.spawn(command)
+        if self._io is None or self._process is None:
+            return 128 + self._signal
+        return await self._follow(self._io, self._process)
+
+    async def _follow(self, io: BaseIO, process: Process) -> int:
+        if self._phase.cancel_called:  # the child was quicker
+            process.send_signal(self._signal)
+        relays = self._options.tty and self._options.stdin is None
+        with self._terminal.raw(wanted=relays), anyio.CancelScope() as self._phase:
+            try:
+                async with io:
+                    if relays:
+                        assert isinstance(io, ConsoleIO)
+                        self._group.start_soon(relay_input, io)
+                    await process.wait()
+                    self._result = await self._drain(io)
+            except StreamFailedError as error:
+                # The child has its status, which is what we are asked for.
+                self._result = getattr(error, "result", None)
+                say(str(error))
+        if self._phase.cancelled_caught:
+            say("interrupted; what was left of the output is lost")
+        self._complain()
+        assert process.status is not None
+        return process.status
+
+    async def _make_io(self) -> BaseIO:
+        options = self._options
+        named = (uri for uri in (options.stdin, options.stdout, options.stderr) if uri is not None)
+        if not options.tty and all(scheme_of(uri) == "null" for uri in named):
+            return PipeIO(stdin=False, stdout=False, stderr=False)
+        io = await create_io(
+            Stdio(
+                stdin=options.stdin or "",
+                stdout=options.stdout or "",
+                stderr=options.stderr or "",
+                terminal=options.tty,
+            ),
+            id=options.id,
+            namespace=options.namespace,
+            runtime=False,
+            size=self._terminal.size,
+        )
+        if isinstance(io, ConsoleIO) and options.stdout is None:
+            io.bind({"stdout": SinkOutlet(fd_sink(1))}, None)
+        return io
+
+    def _command(self) -> Command:
+        options = self._options
+        command = Command(options.command)
+        if not options.tty:
+            for number, uri in enumerate((options.stdin, options.stdout, options.stderr)):
+                if uri is None:
+                    command.set_fd(number, number)
+        return command
+
+    async def _drain(self, io: BaseIO) -> DrainResult:
+        if self._options.drain != "keep":
+            return await io.drain(policy=self._options.drain)
+        outer = self._phase
+        with anyio.CancelScope() as self._phase:
+            return await io.drain(policy="eof", linger=math.inf)
+        self._phase = outer
+        return await io.drain(policy="exited")
+
+    # -- signals ------------------------------------------------------------------------
+
+    def _on_signal(self, info: signal.struct_siginfo) -> None:
+        number = info.si_signo
+        process = self._process
+        if number == signal.SIGUSR1:
+            self._group.start_soon(self._reopen)
+        elif number == signal.SIGTSTP:
+            self._terminal.suspend()
+            self._resize()
+        elif process is None or process.exited:
+            if number not in QUIET:
+                self._signal = number
+                self._phase.cancel()
+        elif number == signal.SIGWINCH and self._resize():
+            pass  # the child's terminal tells it
+        elif not (from_kernel(info) and os.getpgid(process.pid) == os.getpgrp()):
+            # What a terminal sends goes to its whole foreground group, and so to a child
+            # that has stayed in ours.
+            process.send_signal(number)
+
+    def _resize(self) -> bool:
+        size = self._terminal.size
+        console = self._io.console if isinstance(self._io, ConsoleIO) else None
+        if size is None or console is None or console.closed:
+            return False
+        console.resize(*size)
+        return True
+
+    async def _reopen(self) -> None:
+        try:
+            if self._io is not None:
+                await self._io.reopen()
+        except (ShimIOError, OSError) as error:
+            say(f"cannot reopen: {error}")
+
+    # -- what there is to say -----------------------------------------------------------
+
+    def _complain(self) -> None:
+        """Say what of the output has not arrived."""
+        result = self._result
+        if result is None or result.complete:
+            return
+        for stream in ("stdout", "stderr"):
+            one = getattr(result, stream)
+            if one is not None and one.dropped:
+                say(f"{stream}: {one.dropped} bytes were dropped")
+            elif one is not None and not one.finished:
+                say(f"{stream}: its destination was not ready for all of it in time")
+        if result.logger_stopped:
+            say("the logger did not end by itself, and was ended")
+        elif result.logger_ended is False:
+            say("the logger has not ended in time")
+        elif result.logger_status:
+            say(f"the logger ended with status {result.logger_status}")
+
+    def _report(self, status: int, seconds: float) -> None:
+        if self._options.report is None or self._process is None or self._io is None:
+            return
+        report = Report(
+            id=self._options.id,
+            namespace=self._options.namespace,
+            pid=self._process.pid,
+            status=status,
+            seconds=seconds,
+            stats=self._io.stats,
+            result=self._result,
+        )
+        asked = self._options.report
+        write_stderr(report.as_table() if asked == "table" else report.as_json() + "\n")
+
+
+class _Say(logging.Handler):
+    """What goes wrong while the child runs, as the library's logger has it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(event, SinkFailed):
+            if not event.final:  # else the drain says it
+                say(f"{event.stream}: {event.error}; its output is dropped until that is over")
+        elif isinstance(event, IOEvent):
+            facts = attrs.asdict(event)
+            del facts["stream"]
+            what = ", ".join(f"{name} {value}" for name, value in facts.items())
+            say(f"{event.stream}: {type(event).__name__} ({what})")
+        else:
+            say(record.getMessage())
+
+
+def _say_bug(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Asyncio would print a traceback."""
+    say(f"internal error: {context['message']}: {context.get('exception')!r}")
+
+
+def _status_for(error: Exception) -> int:
+    if isinstance(error, CommandNotFoundError):
+        return NOT_FOUND
+    return NOT_EXECUTABLE if isinstance(error, CommandNotExecutableError) else FAILED
