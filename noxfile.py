@@ -47,6 +47,14 @@ PARALLEL = ("-n", "2")
 """Most tests wait for the kernel, not for a processor."""
 
 
+def _scratch(session: nox.Session) -> Path:
+    """A directory of the session's own, absolute, since children have others."""
+    path = Path(session.create_tmp()).absolute()
+    # Nox makes it TMPDIR as well, and a socket's path there may be too long for the kernel.
+    session.env.pop("TMPDIR", None)
+    return path
+
+
 @nox.session(python=[FULL, *OTHERS])
 def tests(session: nox.Session) -> None:
     """Run the suite: on one interpreter on every loop and under both plugins, else shortened."""
@@ -55,7 +63,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *PARALLEL, "--loops=asyncio", "-m", "not slow", *session.posargs)
         return
     session.install("--group=tests-asyncio")
-    by_anyio, by_asyncio = (Path(session.create_tmp(), name) for name in ("anyio", "asyncio"))
+    by_anyio, by_asyncio = (_scratch(session) / name for name in ("anyio", "asyncio"))
     session.run("pytest", *PARALLEL, f"--list-functions={by_anyio}", *session.posargs)
     session.run("pytest", *PARALLEL, *ASYNCIO, f"--list-functions={by_asyncio}", *session.posargs)
     # The file compared, not the count: a difference says which test was not collected.
@@ -70,8 +78,7 @@ def tests(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Measure branch coverage, of child processes too."""
     session.install("--group=tests", "--group=coverage", "-e.[cli,uvloop]")
-    # Absolute, because children have directories of their own.
-    env = {"COVERAGE_FILE": str(Path(session.create_tmp(), "data").absolute())}
+    env = {"COVERAGE_FILE": str(_scratch(session) / "data")}
     session.run("coverage", "erase", env=env)
     session.run(
         *("coverage", "run", "-m", "pytest", *PARALLEL, "--loops=asyncio,trio"),
@@ -122,7 +129,7 @@ def docs(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Run the suite against the built wheel, with the checkout out of reach."""
     session.install("--group=tests", "build")
-    work = Path(session.create_tmp()).absolute()
+    work = _scratch(session)
     shutil.rmtree(work)
     session.run("python", "-m", "build", "--outdir", str(work / "dist"), silent=True)
     (built,) = (work / "dist").glob("*.whl")

@@ -69,10 +69,10 @@ class Command:
                 ' for a shell command line write ["sh", "-c", line]',
                 option="args",
             )
-        self.args = [os.fspath(arg) for arg in args]
+        self.args: list[str] = [os.fspath(arg) for arg in args]
         if any("\0" in arg for arg in self.args):
             raise InvalidOptionError("an argument contains a NUL byte", option="args")
-        self.env = None if env is None else dict(env)
+        self.env: dict[str, str] | None = None if env is None else dict(env)
         for name, value in (self.env or {}).items():
             if not name or "=" in name or "\0" in name + value:
                 raise InvalidOptionError(
@@ -80,7 +80,7 @@ class Command:
                     " and no '=', and neither name nor value has a NUL byte",
                     option="env",
                 )
-        self.cwd = None if cwd is None else os.fspath(cwd)
+        self.cwd: str | None = None if cwd is None else os.fspath(cwd)
         if self.cwd is not None and (not self.cwd or "\0" in self.cwd):
             raise InvalidOptionError(f"cwd is no path: {self.cwd!r}", option="cwd")
         if umask is not None and not 0 <= umask <= 0o777:
@@ -92,10 +92,12 @@ class Command:
             )
         self.user = user
         self.group = group
-        self.extra_groups = None if extra_groups is None else list(extra_groups)
+        self.extra_groups: list[int | str] | None = (
+            None if extra_groups is None else list(extra_groups)
+        )
         self.umask = umask
         self.process_group = process_group
-        self.new_session = new_session
+        self.new_session: bool = new_session
         self._refuse_group_in_session()
         _spawn.check_ids(user, group, self.extra_groups)
         self._fds: dict[int, OwnedFd] = {}

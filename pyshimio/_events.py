@@ -94,7 +94,7 @@ class EventHub:
         # A reader that nobody has any more needs nothing.
         self._readers: WeakSet[_Reader] = WeakSet()
         self._said: dict[tuple[type[IOEvent], str], float] = {}
-        self.closed = False
+        self.closed: bool = False
 
     def emit(self, event: IOEvent) -> None:
         """Say it; called on the loop."""

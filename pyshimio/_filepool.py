@@ -56,7 +56,7 @@ class Lane:
         self.jobs: deque[Job] = deque()
         self._calls: set[_Call[Any]] = set()
         self.running = False
-        self.closed = False
+        self.closed: bool = False
         self._pool.join(self)
 
     def submit(self, job: Job) -> None:

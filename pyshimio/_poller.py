@@ -82,7 +82,7 @@ class Watch:
     __slots__ = ("_close", "callback")
 
     def __init__(self, callback: Callable[[int], None], close: Callable[[], None]) -> None:
-        self.callback = callback
+        self.callback: Callable[[int], None] = callback
         self._close: Callable[[], None] | None = close
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Poller(ABC):
         self._posted: deque[Callable[[], None]] = deque()
         self._wakeup = -1
         self._users = 0
-        self.pipes = PipeBudget()
+        self.pipes: PipeBudget = PipeBudget()
 
     @staticmethod
     def current() -> Poller:

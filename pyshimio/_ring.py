@@ -58,8 +58,8 @@ class RingSink:
     ) -> None:
         self.stream = stream
         self.sink = sink
-        self.dropped = 0
-        self.delivered = 0
+        self.dropped: int = 0
+        self.delivered: int = 0
         self.error: BaseException | None = None
         self._capacity = capacity
         self._lane = lane
@@ -77,7 +77,7 @@ class RingSink:
         self._when_empty: list[Callable[[], None]] = []
         self._reported = 0.0
         self._unreported = 0
-        self.closed = False
+        self.closed: bool = False
 
     def fileno(self) -> int:
         return -1

@@ -26,7 +26,7 @@ class Source:
 
     def __init__(self, fd: OwnedFd) -> None:
         self.fd = fd
-        self.hung_up = False
+        self.hung_up: bool = False
 
     def hang_up(self) -> None:
         """The last writer has gone (a terminal's may come back)."""

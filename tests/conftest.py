@@ -12,6 +12,7 @@ import gc
 import inspect
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -65,6 +66,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Tell anyio's plugin which loop to run the test on."""
     return LOOPS[request.param]
+
+
+def pytest_configure() -> None:
+    """Undo what ``nohup`` or a service manager did: our children would inherit it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(trylast=True)

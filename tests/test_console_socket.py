@@ -71,27 +71,32 @@ def test_temp_makes_a_private_directory(monkeypatch: pytest.MonkeyPatch) -> None
     assert "closed" in repr(made)
 
 
-def test_temp_prefers_the_runtime_directory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with room for a socket's path, wherever pytest keeps its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_temp_prefers_the_runtime_directory(monkeypatch: pytest.MonkeyPatch, short: Path) -> None:
     """With XDG_RUNTIME_DIR the socket is there, sticky, so that cleaners leave it alone."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
     made = ConsoleSocket.temp()
     try:
-        assert Path(made.path).parent.parent == tmp_path
+        assert Path(made.path).parent.parent == short
         assert os.stat(made.path).st_mode & stat.S_ISVTX
         assert stat.S_IMODE(os.stat(os.path.dirname(made.path)).st_mode) == 0o700
     finally:
         made.close()
-    assert list(tmp_path.iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [90, 200])
 def test_temp_keeps_its_path_short(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int
+    monkeypatch: pytest.MonkeyPatch, short: Path, length: int
 ) -> None:
     """A runtime directory or TMPDIR whose name is too long is passed over, and left empty."""
-    deep = Path(str(tmp_path) + "/" + "d" * (length - len(str(tmp_path)) - 1))
+    deep = Path(str(short) + "/" + "d" * (length - len(str(short)) - 1))
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     monkeypatch.setattr(tempfile, "tempdir", str(deep))

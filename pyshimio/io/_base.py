@@ -6,7 +6,7 @@ What differs (where the child's ends and the sources come from) is in the subcla
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Literal
 
@@ -576,10 +576,10 @@ class Tap:
         self.stream = stream
         self._outlet = SinkOutlet(sink)
         lane = self._outlet.prepare()
-        self.ring = RingSink(
+        self.ring: RingSink = RingSink(
             stream, sink, capacity=ring, lane=lane, poller=Poller.current(), hub=hub
         )
-        self.detached = _nothing
+        self.detached: Callable[[], None] = _nothing
 
     @property
     def dropped(self) -> int:

@@ -51,7 +51,7 @@ class Console:
         except BaseException:
             self._fd.close()
             raise
-        self.hangup = anyio.Event()
+        self.hangup: anyio.Event = anyio.Event()
         """Set when whoever reads (a task or a copy) finds that nobody has the slave open any
         more, for the first time."""
         self._receive = _Screen(self._fd, on_hangup=self.hangup.set)

@@ -86,10 +86,10 @@ class Logger:
         grace: float,
         streams: tuple[str, ...],
     ) -> None:
-        self.path = uri.path
+        self.path: str = uri.path
         self.process: Process | None = None
         self.writers: dict[str, OwnedFd] = {}
-        self.stopped = False  # it had to be told to end by a signal
+        self.stopped: bool = False  # it had to be told to end by a signal
         self._argv = uri.argv
         self._need_byte = uri.scheme == "binary-v2"
         self._env = {**env, "CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace}
@@ -98,7 +98,7 @@ class Logger:
         self._strict = strict
         self.on_death = on_death
         self.streams = streams
-        self.hub = EventHub()
+        self.hub: EventHub = EventHub()
         self.lost: Callable[[LoggerDiedError], None] = _ignore
         self._max_restarts = max_restarts
         self._grace = grace
