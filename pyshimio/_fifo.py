@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from ._poller import Poller, Timer
 
-__all__ = ("FifoHandle", "FifoSink", "FifoSource")
+__all__ = ("FifoHandle", "FifoSink", "FifoSource", "KeepAlive")
 
 PROBE_FIRST, PROBE_LAST = 0.001, 0.05
 
@@ -64,6 +65,12 @@ class FifoHandle:
                 path=path,
                 errno=errno.ENOTSUP,
             )
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """What tells two FIFOs apart, whatever they are called: (device, inode)."""
+        status = _sys.fstat(self._fd.fileno())
+        return status.st_dev, status.st_ino
 
     def open_reader(self) -> OwnedFd:
         """The read end, non-blocking; opens at once whether a writer is there or not."""
@@ -117,61 +124,101 @@ class FifoHandle:
         self._fd.close()
 
 
+class KeepAlive:
+    """The reader of ours that keeps an output FIFO alive; never read.
+
+    Two streams that go to one FIFO share it.  With one each, they would take each other's
+    for a client.
+    """
+
+    def __init__(self) -> None:
+        self._reader: OwnedFd | None = None
+        self._sinks: list[FifoSink] = []
+
+    def join(self, sink: FifoSink, handle: FifoHandle) -> None:
+        """Keep the FIFO alive for one more sink."""
+        if not self._sinks:
+            self._reader = handle.open_reader()
+        self._sinks.append(sink)
+
+    def leave(self, sink: FifoSink) -> None:
+        """One sink less; with the last one the reader is closed.  Idempotent."""
+        if sink in self._sinks:
+            self._sinks.remove(sink)
+            if not self._sinks and self._reader is not None:
+                self._reader.close()
+
+    def speaks_for(self, sink: FifoSink) -> bool:
+        """Whether *sink* is the one to report what the FIFO holds for all of them."""
+        return self._sinks[:1] == [sink]
+
+    def step_aside(self, writer: OwnedFd) -> bool:
+        """Whether anybody else has the FIFO open for reading, asked through *writer*.
+
+        The kernel does not count readers for us, but it says EPOLLERR to a writer that has
+        none.  So our own reader closes for a moment: the writer keeps what is in the FIFO,
+        and nothing is written meanwhile, because we are the one who would.
+        """
+        if self._reader is not None:
+            self._reader.close()
+        try:
+            return not _sys.poll_now(writer.fileno()) & _sys.EPOLLERR
+        finally:
+            # Somebody may have taken the number, the last one.  Then the writer alone keeps
+            # what is there, and the next one to ask tries again.
+            with suppress(OSError):
+                flags = os.O_RDONLY | os.O_NONBLOCK
+                self._reader = OwnedFd(_sys.reopen(writer.fileno(), flags))
+
+
 class FifoSink(PipeSink):
     """Both ends of an output FIFO: ours to write, and the reader that keeps it alive.
 
     Args:
-        path: For messages.
-        writer: The end that bytes go into.
-        keep: A read end of ours that is never read.
+        handle: Open for reading somewhere, or *keep* is; stays the caller's.
+        writer: The end that bytes go into; owned.
+        keep: Shared by the streams that go to the same FIFO.
     """
 
-    def __init__(self, path: str, writer: OwnedFd, keep: OwnedFd) -> None:
+    def __init__(self, handle: FifoHandle, writer: OwnedFd, keep: KeepAlive) -> None:
         super().__init__(writer)
-        self.path = path
+        self.path = handle.path
         self._keep = keep
         self._timer: Timer | None = None
         self._attached = False
-
-    @classmethod
-    def open_now(cls, handle: FifoHandle) -> FifoSink:
-        """Open both ends although no client may be there yet."""
-        keep = handle.open_reader()
         try:
-            writer = handle.open_writer()
-            assert writer is not None  # a reader exists: ours
-        except BaseException:
-            keep.close()
-            raise
-        return cls(handle.path, writer, keep)
-
-    @classmethod
-    async def open(cls, handle: FifoHandle, timeout: float | None) -> FifoSink:
-        """Open both ends once a client is there."""
-        writer = await handle.wait_writer(timeout)
-        try:
-            keep = handle.open_reader()
+            keep.join(self, handle)
         except BaseException:
             writer.close()
             raise
-        return cls(handle.path, writer, keep)
+
+    @classmethod
+    def open_now(cls, handle: FifoHandle, keep: KeepAlive) -> FifoSink:
+        """Open both ends although no client may be there yet."""
+        reader = handle.open_reader()  # a writer needs one, until the keep-alive is there
+        try:
+            writer = handle.open_writer()
+            assert writer is not None
+            return cls(handle, writer, keep)
+        finally:
+            reader.close()
+
+    @classmethod
+    async def open(cls, handle: FifoHandle, keep: KeepAlive, timeout: float | None) -> FifoSink:
+        """Open both ends once a client is there."""
+        return cls(handle, await handle.wait_writer(timeout), keep)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this sink reports what is in the FIFO, for the others that share it."""
+        return self._keep.speaks_for(self)
 
     def attached(self) -> bool:
         """Whether anybody but us has the FIFO open for reading.
 
-        The kernel does not count readers for us, but it says EPOLLERR to a writer that has
-        none.  So our own reader steps aside for a moment: the writer keeps what is in the
-        FIFO, and nothing is written meanwhile, because we are the one who would.
-
         Once it is closed: whether anybody had it open at the end.
         """
-        if self.fd.closed:
-            return self._attached
-        self._keep.close()
-        try:
-            return not _sys.poll_now(self.fd.fileno()) & _sys.EPOLLERR
-        finally:
-            self._keep = OwnedFd(_sys.reopen(self.fd.fileno(), os.O_RDONLY | os.O_NONBLOCK))
+        return self._attached if self.fd.closed else self._keep.step_aside(self.fd)
 
     def finish(self, poller: Poller, then: Callable[[], None], pause: float = PROBE_FIRST) -> None:
         """No more bytes will come: give the client its EOF as soon as it has read all.
@@ -193,7 +240,7 @@ class FifoSink(PipeSink):
             self._timer.cancel()
             self._timer = None
         super().close()
-        self._keep.close()
+        self._keep.leave(self)
 
     def __repr__(self) -> str:
         return f"<FifoSink {self.path!r} {'closed' if self.fd.closed else 'open'}>"

@@ -81,6 +81,10 @@ class Process:
         """Whether it has exited, even if its status was lost."""
         return self._exited.is_set()
 
+    def has_exited(self) -> bool:
+        """The same, asked of the kernel: the loop may not have been told yet."""
+        return self.exited or bool(_sys.poll_now(self._fd.fileno(), _sys.EPOLLIN))
+
     @property
     def raw_status(self) -> os.waitid_result | None:
         """What ``waitid`` said, with the uid and the kind of the end; None while it runs."""

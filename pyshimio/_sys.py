@@ -61,6 +61,11 @@ def set_nonblocking(fd: int) -> None:
     os.set_blocking(fd, False)
 
 
+def set_blocking(fd: int) -> None:
+    """Clear O_NONBLOCK on a description that nobody shares yet."""
+    os.set_blocking(fd, True)
+
+
 def dup(fd: int, lowest: int = 3) -> int:
     """Another close-on-exec number, at least *lowest*, for the same description."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from pyshimio import BytesAbandoned, Stdio, create_io
-from pyshimio._fifo import FifoHandle, FifoSink, FifoSource
+from pyshimio._fifo import FifoHandle, FifoSink, FifoSource, KeepAlive
 from pyshimio.errors import FifoNotFoundError, FifoTimeoutError, NotAFifoError
 from support.children import GUARD, until
 from support.fifos import Client, make_fifo
@@ -169,7 +169,7 @@ async def test_lines_are_packed_without_waste(tmp_path: Path) -> None:
     path = make_fifo(tmp_path)
     with Client(path) as client:
         handle = FifoHandle(path)
-        sink = FifoSink.open_now(handle)
+        sink = FifoSink.open_now(handle, KeepAlive())
         handle.close()
         line = b"x" * 1499 + b"\n"
         taken = 0
@@ -257,7 +257,7 @@ async def test_attached(tmp_path: Path) -> None:
     """attached() tells a client's reader from our own keep-alive reader, and loses no byte."""
     path = make_fifo(tmp_path)
     handle = FifoHandle(path)
-    sink = FifoSink.open_now(handle)
+    sink = FifoSink.open_now(handle, KeepAlive())
     handle.close()
     assert sink.write([b"abc"]) == 3
     assert not sink.attached()
@@ -383,3 +383,38 @@ def test_source_ends_when_told(tmp_path: Path) -> None:
     source.end()
     assert os.read(source.reader.fileno(), 1) == b""
     source.close()
+
+
+@pytest.mark.parametrize("scheme", ["fifo://", ""])
+async def test_two_streams_of_one_fifo_are_no_clients_of_each_other(
+    tmp_path: Path, scheme: str
+) -> None:
+    """With stdout and stderr in one FIFO, what dies unread is told once, and held a moment."""
+    path = make_fifo(tmp_path)
+    with Client(path):
+        io = await create_io(Stdio(stdout=scheme + path, stderr=f"fifo://{path}"))
+        await io.spawn(["sh", "-c", "echo out; echo err >&2"])
+    events = io.events()
+    result = await io.drain()
+    assert (result.unread, result.abandoned) == (8, 8)
+    assert result.stdout is not None
+    assert result.stdout.attached is False
+    async with anyio.create_task_group() as group:
+        group.start_soon(io.aclose)
+        with Client(path) as late:  # within the moment that aclose() waits
+            while late.unread < 8:
+                await anyio.sleep(0)
+            assert os.read(late.fd, 100) == b"out\nerr\n"
+    assert [event async for event in events if isinstance(event, BytesAbandoned)] == []
+
+
+async def test_what_two_streams_leave_in_one_fifo_is_told_once(tmp_path: Path) -> None:
+    """Nobody comes for what two streams have left in one FIFO: one event, all bytes."""
+    path = make_fifo(tmp_path)
+    with Client(path):
+        io = await create_io(f"fifo://{path}")
+        await io.spawn(["sh", "-c", "echo out; echo err >&2"])
+    events = io.events()
+    await io.drain()
+    await io.aclose()
+    assert [event.count async for event in events if isinstance(event, BytesAbandoned)] == [8]

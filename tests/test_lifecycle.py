@@ -367,3 +367,14 @@ async def test_repr_says_the_state(tmp_path: Path) -> None:
         await io.drain()
         assert repr(io) == "<FileIO drained stdin=started stdout=ended stderr=none>"
     assert repr(io) == "<FileIO closed stdin=started stdout=ended stderr=none>"
+
+
+async def test_leave_keeps_what_an_exited_child_wrote(tmp_path: Path) -> None:
+    """Leaving at once after an exit that the loop has not seen yet loses nothing."""
+    for number in range(10):
+        log = tmp_path / str(number)
+        async with FileIO(log, on_exit="leave") as io:
+            process = await io.spawn(["echo", "hi"])
+            while not process.has_exited():
+                time.sleep(0.001)
+        assert log.read_text() == "hi\n"

@@ -171,9 +171,11 @@ class _Run:
         if self._options.drain != "keep":
             return await io.drain(policy=self._options.drain)
         outer = self._phase
-        with anyio.CancelScope() as self._phase:
-            return await io.drain(policy="eof", linger=math.inf)
-        self._phase = outer
+        try:
+            with anyio.CancelScope() as self._phase:
+                return await io.drain(policy="eof", linger=math.inf)
+        finally:
+            self._phase = outer
         return await io.drain(policy="exited")
 
     # -- signals ------------------------------------------------------------------------

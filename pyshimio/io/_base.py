@@ -365,7 +365,7 @@ class BaseIO:
         outlet = self._outlets[stream]
         fifo = outlet.fifo if isinstance(outlet, FifoOutlet) else None
         live = fifo is not None and not fifo.fd.closed
-        unread = fifo.unread() if fifo is not None and live else 0
+        unread = fifo.unread() if fifo is not None and live and fifo.speaks else 0
         attached = None if fifo is None else fifo.attached()
         stats = pump.stats()
         return StreamResult(
@@ -495,13 +495,14 @@ class BaseIO:
                 await self._stop_children()
             if self._pumps and not self._drained:
                 try:
-                    await self.drain(exit_timeout=0 if self._on_exit == "leave" else None)
+                    if all(process.has_exited() for process in self._processes):
+                        await self.drain()
+                    else:  # a daemon that is left alone: what it has written up to now
+                        await self.drain(exited=anyio.lowlevel.checkpoint(), policy="exited")
                 except StreamFailedError as error:
                     failure = error  # the other stream still gets its time
             await self._wait_for_clients()
             await self._end_sinks()
-        except ExitTimeoutError:
-            pass  # a daemon that was to be left alone
         finally:
             await self.discard()
         if failure is not None:
@@ -528,7 +529,7 @@ class BaseIO:
                     with anyio.move_on_after(0.02):
                         await self._finishing[stream].wait()
         for stream, fifo in fifos.items():
-            if not fifo.fd.closed and not fifo.attached() and (unread := fifo.unread()):
+            if fifo.speaks and not fifo.attached() and (unread := fifo.unread()):
                 self._hub.emit(BytesAbandoned(stream, unread))
 
     async def _reap(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .._fifo import FifoHandle, FifoSink
+from .._fifo import FifoHandle, FifoSink, KeepAlive
 from .._filepool import Lane
 from .._filepump import FilePump
 from .._poller import Poller
@@ -73,14 +73,18 @@ class FifoOutlet:
 
     Args:
         handle: Owned.
+        keep: Shared with the other stream, if that goes to the same FIFO.
         timeout: Seconds to wait for the first client; None waits for ever.
         ring: None blocks the child while the client is away.  A number of bytes lets it go
             on: that many wait beside the FIFO, the oldest are dropped, and no client is
             waited for.
     """
 
-    def __init__(self, handle: FifoHandle, *, timeout: float | None, ring: int | None) -> None:
+    def __init__(
+        self, handle: FifoHandle, keep: KeepAlive, *, timeout: float | None, ring: int | None
+    ) -> None:
         self._handle = handle
+        self._keep = keep
         self._timeout = timeout
         self._ring = ring
         self.lane: Lane | None = None
@@ -89,10 +93,10 @@ class FifoOutlet:
 
     async def open(self, stream: str, hub: EventHub) -> Sink:
         if self._ring is None:
-            self.fifo = await FifoSink.open(self._handle, self._timeout)
+            self.fifo = await FifoSink.open(self._handle, self._keep, self._timeout)
             self._handle.close()
             return self.fifo
-        self.fifo = FifoSink.open_now(self._handle)
+        self.fifo = FifoSink.open_now(self._handle, self._keep)
         self._handle.close()
         self._ring_sink = RingSink(
             stream, self.fifo, capacity=self._ring, lane=None, poller=Poller.current(), hub=hub

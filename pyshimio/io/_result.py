@@ -60,7 +60,11 @@ class DrainResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte has arrived (none dropped, none left behind, the logger content)."""
+        """Whether every byte has reached its sink: none dropped, and the logger content.
+
+        A FIFO is such a sink; what its client has not read is :attr:`unread`, and what will
+        die with it while no client is there is :attr:`abandoned`.
+        """
         return (
             all(stream.finished and not stream.dropped for stream in self.streams)
             and self.logger_ended is not False

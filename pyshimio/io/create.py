@@ -7,7 +7,7 @@ import stat
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
-from .._fifo import FifoHandle
+from .._fifo import FifoHandle, KeepAlive
 from .._sink import NullSink
 from .._stdio import BUILTIN_SCHEMES, Stdio, StdioURI, scheme_of
 from ..errors import SchemeConflictError, UnknownSchemeError
@@ -226,6 +226,7 @@ class _Routes:
         self._fifo = {"timeout": client_timeout, "ring": ring}
         self._names = {"id": id, "namespace": namespace}
         self._files: dict[str, SharedFile] = {}
+        self._keeps: dict[tuple[int, int], KeepAlive] = {}
 
     def add(self, stream: str, uri: StdioURI, **options: object) -> None:
         """The outlet of one stream."""
@@ -238,7 +239,9 @@ class _Routes:
                 )
             self.outlets[stream] = FileOutlet(self._files[uri.path])
         elif uri.scheme in {"", "fifo"}:
-            self.outlets[stream] = FifoOutlet(FifoHandle(uri.path), **self._fifo)  # type: ignore[arg-type]
+            handle = FifoHandle(uri.path)
+            keep = self._keeps.setdefault(handle.inode, KeepAlive())
+            self.outlets[stream] = FifoOutlet(handle, keep, **self._fifo)  # type: ignore[arg-type]
         else:
             factory = _factory(uri.scheme, str(uri))
             self.outlets[stream] = SinkOutlet(factory(uri, stream=stream, **self._names))

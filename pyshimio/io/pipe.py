@@ -164,12 +164,10 @@ def open_stdin(uri: StdioURI) -> FifoHandle | OwnedFd:
     """
     path = uri.path
     try:
-        mode = os.stat(path).st_mode
-        if uri.scheme == "fifo" or _sys.is_fifo(mode):
+        if uri.scheme == "fifo" or _sys.is_fifo(os.stat(path).st_mode):
             return FifoHandle(path)
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        return OwnedFd(_sys.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        fd = OwnedFd(_sys.open(path, flags))
     except DestinationError:
         raise
     except FileNotFoundError:
@@ -178,3 +176,14 @@ def open_stdin(uri: StdioURI) -> FifoHandle | OwnedFd:
         raise DestinationError(
             f"cannot read stdin from {path!r}: {error.strerror}", path=path, errno=error.errno
         ) from error
+    mode = _sys.fstat(fd.fileno()).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+        fd.close()
+        raise DestinationError(
+            f"cannot read stdin from {path!r}: neither a FIFO nor a file or character device",
+            path=path,
+            errno=errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL,
+        )
+    # The description is ours alone until the child has it, and the child wants it to wait.
+    _sys.set_blocking(fd.fileno())
+    return fd
