@@ -570,15 +570,20 @@ def test_a_signal_ends_drain_keep(tmp_path: Path, gate: Path) -> None:
     gate.write_text("go\n")
 
 
-def test_a_second_signal_ends_a_drain_that_takes_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drain", ["eof", "exited", "keep"])
+def test_a_second_signal_ends_a_drain_that_takes_long(tmp_path: Path, drain: str) -> None:
     """A signal while a logger takes its time is not waited out; the status is the child's."""
     script, seen = tmp_path / "logger", tmp_path / "seen"
     script.write_text(f"#!/bin/sh\nexec 5>&-\ncat <&3\ncat <&4\n: > {seen}\nexec sleep 600\n")
     script.chmod(0o755)
-    args = ("--json", "--log-uri", f"binary://{script}", "--", "sh", "-c", "exit 3")
-    with started("run", *args) as process:
+    args = ("--drain", drain, "--json", "--log-uri", f"binary://{script}")
+    with started("run", *args, "--", "sh", "-c", "exit 3") as process:
         eventually(seen.exists, "the end of the output")
         process.terminate()
+        if drain == "keep":  # the first one ends the keeping, and the logger gets its time
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.terminate()
         assert process.wait(GUARD / 2) == 3
         assert process.stderr is not None
         first, report = process.stderr.read().splitlines()

@@ -86,6 +86,7 @@ class _Run:
         # What a signal cuts short while there is no child to pass it on to.
         self._phase: anyio.CancelScope
         self._signal = 0
+        self._over = False
         self._group: TaskGroup
 
     async def main(self) -> int:
@@ -101,6 +102,7 @@ class _Run:
                 # Caught in here: the group would wrap it.
                 say(str(error))
                 status = _status_for(error)
+            self._over = True
             self._group.cancel_scope.cancel()
         self._report(status, _sys.monotonic() - began)
         return status
@@ -184,7 +186,8 @@ class _Run:
         number = info.si_signo
         process = self._process
         if number == signal.SIGUSR1:
-            self._group.start_soon(self._reopen)
+            if not self._over:
+                self._group.start_soon(self._reopen)
         elif number == signal.SIGTSTP:
             self._terminal.suspend()
             self._resize()
@@ -211,6 +214,8 @@ class _Run:
         try:
             if self._io is not None:
                 await self._io.reopen()
+        except anyio.ClosedResourceError:
+            pass  # the files have been closed meanwhile, so there is nothing to reopen
         except (ShimIOError, OSError) as error:
             say(f"cannot reopen: {error}")
 
