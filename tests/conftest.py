@@ -69,8 +69,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 def pytest_configure() -> None:
-    """Undo what ``nohup`` or a service manager did: our children would inherit it."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Undo what ``nohup``, a shell's ``&`` or a service did: our children would inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(trylast=True)
