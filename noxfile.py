@@ -43,9 +43,6 @@ ASYNCIO = [
 ]
 """Options that hand the async tests to pytest-asyncio."""
 
-PARALLEL = ("-n", "2")
-"""Most tests wait for the kernel, not for a processor."""
-
 
 def _scratch(session: nox.Session) -> Path:
     """A directory of the session's own, absolute, since children have others."""
@@ -60,12 +57,12 @@ def tests(session: nox.Session) -> None:
     """Run the suite: on one interpreter on every loop and under both plugins, else shortened."""
     session.install("--group=tests", "-e.[cli,uvloop]")
     if session.python != FULL:
-        session.run("pytest", *PARALLEL, "--loops=asyncio", "-m", "not slow", *session.posargs)
+        session.run("pytest", "--loops=asyncio", "-m", "not slow", *session.posargs)
         return
     session.install("--group=tests-asyncio")
     by_anyio, by_asyncio = (_scratch(session) / name for name in ("anyio", "asyncio"))
-    session.run("pytest", *PARALLEL, f"--list-functions={by_anyio}", *session.posargs)
-    session.run("pytest", *PARALLEL, *ASYNCIO, f"--list-functions={by_asyncio}", *session.posargs)
+    session.run("pytest", f"--list-functions={by_anyio}", *session.posargs)
+    session.run("pytest", *ASYNCIO, f"--list-functions={by_asyncio}", *session.posargs)
     # The file compared, not the count: a difference says which test was not collected.
     here, there = (path.read_text(encoding="utf-8").splitlines() for path in (by_anyio, by_asyncio))
     if here != there:
@@ -81,7 +78,7 @@ def coverage(session: nox.Session) -> None:
     env = {"COVERAGE_FILE": str(_scratch(session) / "data")}
     session.run("coverage", "erase", env=env)
     session.run(
-        *("coverage", "run", "-m", "pytest", *PARALLEL, "--loops=asyncio,trio"),
+        *("coverage", "run", "-m", "pytest", "--loops=asyncio,trio"),
         *session.posargs,
         env=env,
     )
@@ -141,7 +138,7 @@ def wheel(session: nox.Session) -> None:
     where = session.run("python", "-c", "import pyshimio; print(pyshimio.__file__)", silent=True)
     if "site-packages" not in str(where):
         session.error(f"not the installed package: {where}")
-    session.run("pytest", *PARALLEL, "--loops=asyncio", *session.posargs)
+    session.run("pytest", "--loops=asyncio", *session.posargs)
 
 
 @nox.session
@@ -153,4 +150,4 @@ def lowest(session: nox.Session) -> None:
         *(f"--python={session.virtualenv.location}", "--group=tests", "-e.[cli,uvloop]"),
     )
     session.run("uv", "pip", "freeze", env={"VIRTUAL_ENV": session.virtualenv.location})
-    session.run("pytest", *PARALLEL, "--loops=asyncio", "-m", "not slow", *session.posargs)
+    session.run("pytest", "--loops=asyncio", "-m", "not slow", *session.posargs)
