@@ -16,6 +16,7 @@ from anyio import CancelScope
 from .._command import Command
 from .._events import BytesAbandoned, EventHub, IOEvent
 from .._fd import OwnedFd, duplicate
+from .._fifo import FifoSource
 from .._poller import Poller
 from .._process import Process
 from .._ring import RingSink
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-    from .._fifo import FifoHandle, FifoSource
+    from .._fifo import FifoHandle
     from .._pump import Pump
     from .._streams import FdReceiveStream, FdSendStream
     from ..abc import Sink
@@ -211,6 +212,11 @@ class BaseIO:
                 group.start_soon(open_one, stream)
         if failed:
             raise failed[0]
+        if self._stdin_fifo is not None:
+            self._inlet = FifoSource(self._stdin_fifo)
+            self._stdin_fifo.close()
+            if self._stdin_closed:
+                self._inlet.end()
 
     def _source(self, stream: str) -> Source:
         """The source of an output stream, taken from the caller's side."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import _sys
 from .._fd import OwnedFd
-from .._fifo import FifoHandle, FifoSource
 from .._poller import Poller
 from .._pump import LoopPump
 from .._source import PipeSource, Source
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
     from .._command import Command
+    from .._fifo import FifoHandle
     from .._process import Process
     from ._outlet import Outlet
 
@@ -210,14 +210,6 @@ class ConsoleIO(LoggedIO):
             self._socket.close()
             if self._size is not None:
                 console.resize(*self._size)
-
-    async def _open(self) -> None:
-        await super()._open()
-        if self._stdin_fifo is not None:
-            self._inlet = FifoSource(self._stdin_fifo)
-            self._stdin_fifo.close()
-            if self._stdin_closed:
-                self._inlet.end()
 
     def _source(self, stream: str) -> Source:
         del stream

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import _sys
 from .._fd import OwnedFd
-from .._fifo import FifoHandle, FifoSource
+from .._fifo import FifoHandle
 from .._poller import Poller
 from .._pump import LoopPump
 from .._sink import PipeSink
@@ -125,14 +125,6 @@ class PipeIO(LoggedIO):
             self._stdin_fifo = stdin
         elif stdin is not None:
             self._children[0] = stdin  # a file, handed to the child as it is
-
-    async def _open(self) -> None:
-        await super()._open()
-        if self._stdin_fifo is not None:
-            self._inlet = FifoSource(self._stdin_fifo)
-            self._stdin_fifo.close()
-            if self._stdin_closed:
-                self._inlet.end()
 
     def _start_pumps(self) -> None:
         super()._start_pumps()
