@@ -60,7 +60,7 @@ class DrainResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte has reached its sink: none dropped, and the logger content.
+        """Whether every byte has reached its sink (none was dropped, and the logger is content).
 
         A FIFO is such a sink; what its client has not read is :attr:`unread`, and what will
         die with it while no client is there is :attr:`abandoned`.
