@@ -24,12 +24,17 @@ class PipeBudget:
 
     def __init__(self) -> None:
         self._left: int | None = None
+        self._owing: list[Growth] = []
 
     @property
     def left(self) -> int:
         """What is left of a quarter of ``pipe-user-pages-soft``."""
         if self._left is None:
             self._left = (_sys.pipe_budget() or 1 << 40) // 4
+        # A pipe that was too full to shrink may be empty, or closed, by now.
+        owing, self._owing = self._owing, []
+        for growth in owing:
+            growth.shrink()
         return self._left
 
     def take(self, count: int) -> bool:
@@ -41,7 +46,11 @@ class PipeBudget:
 
     def give(self, count: int) -> None:
         """Return *count* bytes."""
-        self._left = self.left + count
+        self._left = (self._left or 0) + count
+
+    def owe(self, growth: Growth) -> None:
+        """A pipe stays large for now; ask it again whenever the budget is asked."""
+        self._owing.append(growth)
 
 
 class Growth:
@@ -57,22 +66,26 @@ class Growth:
         self._budget = budget
         self._first = self._size = _sys.pipe_size(fd.fileno())
 
-    def grow(self) -> None:
-        """The next step, if the budget and the kernel allow it."""
+    def grow(self) -> bool:
+        """The next step, if the budget and the kernel allow it; whether they did."""
         wanted = next((step for step in STEPS if step > self._size), self._size)
-        if wanted > self._size and self._budget.take(wanted - self._size):
-            if self._set(wanted):
-                self._size = wanted
-            else:
-                self._budget.give(wanted - self._size)
+        if wanted == self._size or not self._budget.take(wanted - self._size):
+            return False
+        if not self._set(wanted):
+            self._budget.give(wanted - self._size)
+            return False
+        self._size = wanted
+        return True
 
     def shrink(self) -> None:
-        """Back to the first size; a pipe that holds more than that stays as it is."""
-        if self._size > self._first:
-            if not self._fd.closed:
-                self._set(self._first)
+        """Back to the first size; a pipe that holds more than that owes it."""
+        if self._size == self._first:
+            return
+        if self._fd.closed or self._set(self._first):
             self._budget.give(self._size - self._first)
             self._size = self._first
+        else:
+            self._budget.owe(self)
 
     def _set(self, size: int) -> bool:
         # EPERM: the user's limit; EBUSY: more bytes in it than that.  Neither is an error.

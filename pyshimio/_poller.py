@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 TURNS = 0.002
 """Seconds of ready callbacks before the loop gets its turn again."""
+PAUSE = 0.00015
+"""Seconds of :meth:`Poller.pause`: long enough to gather, and a fifth of a megabyte's pipe."""
 
 
 class LoopVar(Generic[T]):
@@ -79,11 +81,22 @@ _current: LoopVar[Poller] = LoopVar()
 class Watch:
     """One registration; :meth:`close` it before the descriptor is closed."""
 
-    __slots__ = ("_close", "callback")
+    __slots__ = ("_close", "_modify", "callback")
 
-    def __init__(self, callback: Callable[[int], None], close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        callback: Callable[[int], None],
+        close: Callable[[], None],
+        modify: Callable[[bool], None] | None = None,
+    ) -> None:
         self.callback: Callable[[int], None] = callback
         self._close: Callable[[], None] | None = close
+        self._modify = modify
+
+    def arm(self, *, on: bool = True) -> None:
+        """Have callbacks again, at once for what is so now; or none but a hang-up's."""
+        if self._close is not None and self._modify is not None:
+            self._modify(on)
 
     def close(self) -> None:
         """No more callbacks from here on.  Idempotent."""
@@ -126,6 +139,8 @@ class Poller(ABC):
         self._kicked = False
         self._posted: deque[Callable[[], None]] = deque()
         self._wakeup = -1
+        self._paused: list[Callable[[], None]] = []
+        self._pauses = -1
         self._users = 0
         self.pipes: PipeBudget = PipeBudget()
 
@@ -139,24 +154,32 @@ class Poller(ABC):
 
     # -- registrations ------------------------------------------------------------------
 
-    def watch(self, fd: int, mask: int, callback: Callable[[int], None]) -> Watch:
+    def watch(
+        self, fd: int, mask: int, callback: Callable[[int], None], *, once: bool = False
+    ) -> Watch:
         """Call *callback* with the events of *fd* at each edge, beginning with what is so now.
 
         Args:
             fd: A descriptor that can be waited for; stays the caller's.
             mask: ``EPOLLIN``, ``EPOLLOUT`` or both; errors and hang-ups always count.
             callback: Gets the events as epoll reports them.
+            once: Only one, until :meth:`Watch.arm` asks for the next.
 
         Raises:
             PermissionError: The descriptor cannot be waited for (a regular file).
         """
         epoll = self._acquire()
+        mask |= _sys.EPOLLET | (_sys.EPOLLONESHOT if once else 0)
         try:
-            _sys.epoll_add(epoll, fd, mask | _sys.EPOLLET)
+            _sys.epoll_add(epoll, fd, mask)
         except BaseException:
             self._release()
             raise
-        watch = self._watches[fd] = Watch(callback, lambda: self._unwatch(epoll, fd))
+        watch = self._watches[fd] = Watch(
+            callback,
+            lambda: self._unwatch(epoll, fd),
+            lambda on: _sys.epoll_modify(epoll, fd, mask if on else _sys.EPOLLET),
+        )
         return watch
 
     def _unwatch(self, epoll: select.epoll, fd: int) -> None:
@@ -197,6 +220,30 @@ class Poller(ABC):
             self._kicked = True
             self._kick()
 
+    def pause(self, turn: Callable[[], None]) -> bool:
+        """Call *turn* in 150 µs, which is finer than a loop's own timers; False: cannot."""
+        if self._pauses < 0 and not self._open_pauses():
+            return False
+        if not self._paused:
+            _sys.timerfd_set(self._pauses, PAUSE)
+        self._paused.append(turn)
+        return True
+
+    def _open_pauses(self) -> bool:
+        assert self._epoll is not None
+        try:
+            self._pauses = _sys.timerfd()
+        except (ImportError, AttributeError, OSError):
+            return False
+        try:
+            _sys.epoll_add(self._epoll, self._pauses, _sys.EPOLLIN | _sys.EPOLLET)
+        except OSError:
+            pauses, self._pauses = self._pauses, -1
+            with suppress(OSError):
+                _sys.close(pauses)
+            return False
+        return True
+
     @abstractmethod
     def _kick(self) -> None:
         """Have :meth:`_run_ready` called soon."""
@@ -219,17 +266,23 @@ class Poller(ABC):
         """Dispatch every edge that the private epoll has, and give the ready ones a turn."""
         if self._epoll is None:
             return
-        self._kicked = True  # the turns come below, without another round of the loop
+        # The turns come below, without another round of the loop, unless they are to come anyway:
+        # each round would add one more, and the loop would hardly get its turn again.
+        coming, self._kicked = self._kicked, True
         for fd, events in _sys.epoll_wait(self._epoll):
             if fd == self._wakeup:
                 _sys.eventfd_clear(fd)
                 while self._posted:
                     _guard(self._posted.popleft())
+            elif fd == self._pauses:
+                self._ready.extend(self._paused)
+                self._paused.clear()
             elif (watch := self._watches.get(fd)) is not None:
                 # A number that is closed and reused while this batch is handled costs
                 # its new owner one look for nothing: edges are hints.
                 _guard(watch.callback, events)
-        self._run_ready()
+        if not coming:
+            self._run_ready()
 
     def _acquire(self) -> select.epoll:
         if self._epoll is None:
@@ -257,13 +310,17 @@ class Poller(ABC):
 
     def _discard(self) -> None:
         self._ready.clear()
+        self._paused.clear()
         self._kicked = False
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
-        if self._wakeup >= 0:
-            _sys.close(self._wakeup)
-            self._wakeup = -1
+        fds = (self._wakeup, self._pauses)
+        self._wakeup = self._pauses = -1
+        for fd in fds:
+            if fd >= 0:
+                with suppress(OSError):  # the number is given back whatever close(2) says
+                    _sys.close(fd)
 
     @abstractmethod
     def _open(self, epoll: int) -> None:
@@ -286,7 +343,7 @@ class _AsyncioPoller(Poller):
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
 
     def listen(self, fd: int, callback: Callable[[int], None]) -> Watch:
-        self._loop.add_reader(fd, callback, _sys.EPOLLIN)
+        self._loop.add_reader(fd, _guard, callback, _sys.EPOLLIN)
         return Watch(callback, lambda: self._shut(fd))
 
     def _kick(self) -> None:

@@ -17,6 +17,7 @@ import attrs
 
 from . import _sys
 from ._events import BytesDropped, SinkFailed
+from ._pace import Pace
 from ._pipesize import Growth
 from ._ring import RingSink
 from ._sink import NullSink, PipeSink
@@ -38,8 +39,8 @@ TURN_BYTES = 1 << 20
 TURN_SECONDS = 0.001
 CHUNK = 1 << 16
 IDLE_SECONDS = 10.0
-GROW_BYTES = 4 << 20
-"""A stream that moves this much gets larger pipes, in two steps."""
+GROW_BYTES, GROW_SECONDS = 4 << 20, 1.0
+"""A stream that moves so much in so short a time gets larger pipes, in two steps."""
 TERMINAL_REST = 1 << 16
 """What a terminal may still hold for us after its process has exited."""
 
@@ -238,14 +239,21 @@ class LoopPump(Pump):
         self._seen = 0
         self._growth: list[Growth] = []
         self._grow_at = 0
+        self._grow_since = 0.0
+        self._pace = Pace()
+        self._muted = False
+        self._full = False  # the sink has no room
 
     def start(self) -> None:
         self._hold = self._poller.hold()
-        if self.source.spliceable and self._poller.direct:
+        self._listen()
+        self._resume()
+
+    def _listen(self) -> None:
+        if self._calm is None and self.source.spliceable and self._poller.direct:
             self._direct = self._poller.listen(self.source.fd.fileno(), self._on_direct)
         else:
             self._watch_source()
-        self._resume()
 
     def retry(self) -> None:
         self._unwatch_sink()
@@ -282,11 +290,9 @@ class LoopPump(Pump):
             self.source.fd.fileno(), _sys.EPOLLIN, self._on_source
         )
 
-    def _wait_for_sink(self) -> None:
+    def _watch_sink(self) -> None:
         # A level-triggered source would call for as long as the sink is full.
         self._go_busy()
-        if self._blocked_at is None:
-            self._blocked_at = _sys.monotonic()
         if self._sink_watch is None:
             self._sink_watch = self._poller.watch(self.sink.fileno(), _sys.EPOLLOUT, self._on_sink)
 
@@ -300,17 +306,63 @@ class LoopPump(Pump):
     def _turn(self) -> None:
         if self.done.is_set():
             return
-        until = _sys.perf_counter() + TURN_SECONDS
-        room = self.counters.bytes_in + TURN_BYTES
+        begun = _sys.perf_counter()
+        before = self.counters.bytes_in
+        self._full = False
         try:
             while self._step():
-                if self.counters.bytes_in >= room or _sys.perf_counter() > until:
+                if (
+                    self.counters.bytes_in - before >= TURN_BYTES
+                    or _sys.perf_counter() - begun > TURN_SECONDS
+                ):
                     self._go_busy()
-                    self._grow()
                     self._resume()
-                    return
+                    break
+            if not self.done.is_set():
+                self._rest(self.counters.bytes_in - before, begun)
         except Exception as error:  # noqa: BLE001 - whatever a sink raises ends its stream
             self.fail(error)
+
+    def _rest(self, moved: int, begun: float) -> None:
+        """Wait for what makes another turn worth while."""
+        if begun - self._grow_since > GROW_SECONDS:
+            self._grow_since = begun
+            self._grow_at = self.counters.bytes_in + GROW_BYTES
+        elif self.counters.bytes_in >= self._grow_at:
+            self._grow_since = 0.0
+            self._grow()
+        if self._queued:
+            return
+        trial = not self._pace.paused
+        if self._pace.pays(moved, begun) and self._poller.pause(self._resume):
+            if not trial:
+                self._go_busy()
+            self._mute()
+            return
+        if self._full:
+            self._watch_sink()
+        if self._muted:
+            self._unmute()
+
+    def _mute(self) -> None:
+        """Hear nothing of either end for the time of a pause."""
+        if self._muted:
+            return
+        self._muted = True
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+        for watch in (self._source_watch, self._sink_watch):
+            if watch is not None:
+                watch.arm(on=False)
+
+    def _unmute(self) -> None:
+        self._muted = False
+        if self._source_watch is None:
+            self._listen()
+        for watch in (self._source_watch, self._sink_watch):
+            if watch is not None:
+                watch.arm()
 
     def _step(self) -> bool:
         """Move one chunk; whether there may be more to do at once."""
@@ -364,7 +416,7 @@ class LoopPump(Pump):
         dropped = self.sink.dropped
         count = self.sink.write([view])
         if count is None:
-            self._wait_for_sink()
+            self._blocked()
             return False
         counters = self.counters
         counters.writes += 1
@@ -390,7 +442,7 @@ class LoopPump(Pump):
         moved = self.sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))  # type: ignore[attr-defined]
         if moved is None:
             # There was something to take, so it is the sink that has no room.
-            self._wait_for_sink()
+            self._blocked()
             return False
         counters = self.counters
         counters.bytes_in += moved
@@ -398,7 +450,13 @@ class LoopPump(Pump):
         counters.writes += 1
         counters.path = "splice"
         self._unblocked()
-        return True
+        # What came since makes an edge of its own, but the last writer's goodbye has made it.
+        return moved < waiting or self.source.hung_up
+
+    def _blocked(self) -> None:
+        self._full = True
+        if self._blocked_at is None:
+            self._blocked_at = _sys.monotonic()
 
     def _unblocked(self) -> None:
         if self._blocked_at is not None:
@@ -409,26 +467,25 @@ class LoopPump(Pump):
 
     def _go_busy(self) -> None:
         self._busy = True
+        if self._calm is not None:
+            return
+        self._seen = self.counters.bytes_in
+        self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
+        self._growth = [Growth(fd, self._poller.pipes) for fd in self._pipes()]
         if self._direct is not None:
             self._direct.close()
             self._direct = None
-            self._watch_source()
-        if self._calm is None:
-            self._seen = self.counters.bytes_in
-            self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
-            self._growth = [Growth(fd, self._poller.pipes) for fd in self._pipes()]
+            self._listen()
 
     def _grow(self) -> None:
-        if self.counters.bytes_in >= self._grow_at:
-            self._grow_at = self.counters.bytes_in + GROW_BYTES
-            for growth in self._growth:
-                growth.grow()
+        self._go_busy()
+        if any([growth.grow() for growth in self._growth]):
+            self._pace = Pace()  # there is more to gather
 
     def _shrink(self) -> None:
         for growth in self._growth:
             growth.shrink()
         self._growth = []
-        self._grow_at = 0
 
     def _calm_down(self) -> None:
         self._calm = None
@@ -439,10 +496,11 @@ class LoopPump(Pump):
         self._busy = False
         self._shrink()
         self._unwatch_sink()
-        if self._source_watch is not None and self.source.spliceable and self._poller.direct:
+        if self._source_watch is not None:
             self._source_watch.close()
             self._source_watch = None
-            self._direct = self._poller.listen(self.source.fd.fileno(), self._on_direct)
+            self._muted = False
+            self._listen()
 
     def _pipes(self) -> list[OwnedFd]:
         pipes = [self.source.fd] if self.source.spliceable else []

@@ -12,6 +12,7 @@ import array
 import contextlib
 import errno
 import fcntl
+import functools
 import io
 import os
 import select
@@ -21,6 +22,7 @@ import stat
 import struct
 import sys
 import termios
+import time
 from time import monotonic as monotonic
 from time import perf_counter as perf_counter
 
@@ -128,6 +130,7 @@ EPOLLOUT = select.EPOLLOUT
 EPOLLERR = select.EPOLLERR
 EPOLLHUP = select.EPOLLHUP
 EPOLLET = select.EPOLLET
+EPOLLONESHOT = select.EPOLLONESHOT
 
 
 def epoll_create() -> select.epoll:
@@ -138,6 +141,11 @@ def epoll_create() -> select.epoll:
 def epoll_add(epoll: select.epoll, fd: int, mask: int) -> None:
     """EPOLL_CTL_ADD; PermissionError for what cannot be waited for (regular files)."""
     epoll.register(fd, mask)
+
+
+def epoll_modify(epoll: select.epoll, fd: int, mask: int) -> None:
+    """EPOLL_CTL_MOD; what is ready at this moment makes an edge again."""
+    epoll.modify(fd, mask)
 
 
 def epoll_remove(epoll: select.epoll, fd: int) -> None:
@@ -156,6 +164,13 @@ def poll_now(fd: int, mask: int = 0) -> int:
     poller.register(fd, mask)
     ready = poller.poll(0)
     return ready[0][1] if ready else 0
+
+
+def wait_readable(fd: int, timeout: float) -> bool:
+    """Wait in a thread, for at most *timeout* seconds, until *fd* has bytes or an end."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(int(timeout * 1000)))
 
 
 def wait_writable(fd: int, timeout: float) -> None:
@@ -179,6 +194,57 @@ def eventfd_clear(fd: int) -> None:
     """Make an eventfd unreadable again."""
     with contextlib.suppress(BlockingIOError):
         os.eventfd_read(fd)
+
+
+if sys.version_info >= (3, 13):
+
+    def timerfd() -> int:
+        """A non-blocking, close-on-exec timer of the monotonic clock."""
+        return os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+
+    def timerfd_set(fd: int, seconds: float) -> None:
+        """Make the timer readable once, after *seconds* (less than one)."""
+        os.timerfd_settime(fd, initial=seconds)
+
+else:
+
+    def timerfd() -> int:
+        """A non-blocking, close-on-exec timer of the monotonic clock."""
+        return _libc().timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def timerfd_set(fd: int, seconds: float) -> None:
+        """Make the timer readable once, after *seconds* (less than one)."""
+        _libc().timerfd_settime(fd, seconds)
+
+    @functools.cache
+    def _libc() -> _Libc:
+        return _Libc()
+
+    class _Libc:
+        """What os has from Python 3.13 on; ctypes is loaded when it is used first."""
+
+        def __init__(self) -> None:
+            import ctypes  # noqa: PLC0415 - three milliseconds that few processes need
+
+            self._errno = ctypes.get_errno
+            self._library = ctypes.CDLL(None, use_errno=True)
+            self._spec = (ctypes.c_long * 4)()
+            self._set = self._library.timerfd_settime
+            self._set.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+            self._where = ctypes.addressof(self._spec)
+
+        def timerfd_create(self, clock: int, flags: int) -> int:
+            return self._checked(self._library.timerfd_create(clock, flags))
+
+        def timerfd_settime(self, fd: int, seconds: float) -> None:
+            self._spec[3] = int(seconds * 1e9)
+            self._checked(self._set(fd, 0, self._where, None))
+
+        def _checked(self, result: int) -> int:
+            if result < 0:
+                code = self._errno()
+                raise OSError(code, os.strerror(code))
+            return result
 
 
 # -- children -------------------------------------------------------------------------
