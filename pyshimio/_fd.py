@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from anyio import ClosedResourceError
@@ -17,7 +17,7 @@ from anyio import ClosedResourceError
 from . import _sys
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from types import TracebackType
 
 __all__ = ("Descriptor", "HasFileno", "OwnedFd", "duplicate")
 
@@ -74,21 +74,23 @@ class OwnedFd:
         self._fd = -1
         return fd
 
-    @contextmanager
-    def lend(self) -> Generator[int]:
-        """The number for one system call in another thread."""
+    def lend(self) -> Loan:
+        """The number for one system call in another thread: ``with fd.lend() as number``."""
+        return Loan(self)
+
+    def _take(self) -> int:
         with self._lock:
             if self._closing:
                 raise ClosedResourceError
             self._lent += 1
-        try:
-            yield self._fd
-        finally:
-            with self._lock:
-                self._lent -= 1
-                last = self.closed and not self._lent
-            if last:
-                self._close()
+        return self._fd
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._lent -= 1
+            last = self._closing and not self._lent
+        if last:
+            self._close()
 
     def close(self) -> None:
         """Give the number back to the kernel.  Idempotent, never raises, never waits."""
@@ -117,3 +119,23 @@ class OwnedFd:
 
     def __repr__(self) -> str:
         return f"<OwnedFd {'closed' if self._closing else f'open({self._fd})'}>"
+
+
+class Loan:
+    """What :meth:`OwnedFd.lend` gives; a generator would cost as much as the call it is for."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: OwnedFd) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> int:
+        return self._owner._take()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._owner._give_back()

@@ -36,7 +36,7 @@ Job: TypeAlias = "Callable[[bytearray], None]"
 THREADS = 3
 """Threads that work; those that are stuck come on top."""
 MOST_THREADS = 64
-SCRATCH = 1 << 18
+SCRATCH = 1 << 19
 STUCK = 1.0
 """Seconds after which a job counts as stuck."""
 
@@ -68,6 +68,10 @@ class Lane:
         if self.closed:
             raise anyio.ClosedResourceError
         self._pool.submit(self, job)
+
+    def wanted(self) -> bool:
+        """From a job: whether another lane waits for a thread."""
+        return self._pool.wanted()
 
     def post(self, callback: Callable[[], None]) -> None:
         """From a job: call *callback* on the loop, unless the last lane is closed by then."""
@@ -225,6 +229,9 @@ class FilePool:
                 self._start_thread()
         if self._check is None:
             self._check = self._poller.later(STUCK, self._look)
+
+    def wanted(self) -> bool:
+        return bool(self._waiting) and not self._idle
 
     def post(self, callback: Callable[[], None]) -> None:
         # Under the lock, so that leave() cannot close the poller's wake-up under it.

@@ -29,6 +29,10 @@ __all__ = ("FilePump",)
 
 JOB_SECONDS = 0.02
 """How long one job may go on before other sinks get the thread."""
+BUSY = 1 << 18
+"""Bytes of one job that make a stream busy."""
+LINGER = 0.002
+"""Seconds that a thread waits for more of a busy stream."""
 RETRY = 1.0
 GROW_BYTES = 1 << 20
 
@@ -59,7 +63,8 @@ class FilePump(Pump):
         self._pending: memoryview | None = None
         self._holding = 0
         self._in_job = False
-        self._edge = False
+        self._dry = False  # the last read left nothing
+        self._again = False  # somebody wants another look when the job returns
         self._watch: Watch | None = None
         self._retry: Timer | None = None
         self._growth: Growth | None = None
@@ -68,7 +73,10 @@ class FilePump(Pump):
         self._over = False  # a job that still runs counts for nothing any more
 
     def start(self) -> None:
-        self._watch = self._poller.watch(self.source.fd.fileno(), _sys.EPOLLIN, self._on_source)
+        # Once, because the loop has nothing to do with what comes while a thread reads.
+        self._watch = self._poller.watch(
+            self.source.fd.fileno(), _sys.EPOLLIN, self._on_source, once=True
+        )
 
     def _on_source(self, events: int) -> None:
         if events & _sys.EPOLLHUP:
@@ -77,10 +85,10 @@ class FilePump(Pump):
 
     def _resume(self) -> None:
         if self._in_job:
-            self._edge = True
+            self._again = True
         elif not self.done.is_set() and self._retry is None:
             self._in_job = True
-            self._edge = False
+            self._again = False
             self._lane.submit(self._job)
 
     def retry(self) -> None:
@@ -122,13 +130,25 @@ class FilePump(Pump):
 
     def _move(self, scratch: memoryview) -> Outcome:
         until = _sys.perf_counter() + JOB_SECONDS
+        busy_at = self.counters.bytes_in + BUSY
+        self._dry = False
         while True:
-            if self._pending is None and (outcome := self._read(scratch)) is not None:
-                return outcome
+            if self._pending is None:
+                if self._dry and (self.counters.bytes_in < busy_at or not self._more()):
+                    return "empty"
+                if (outcome := self._read(scratch)) is not None:
+                    return outcome
             if not self._write():
                 return "refused"
             if _sys.perf_counter() > until:
                 return "more"
+
+    def _more(self) -> bool:
+        """Wait here for what a busy stream brings next, unless others want the thread.
+
+        Handing over to the loop and back costs more than a chunk of bytes does.
+        """
+        return not self._lane.wanted() and self.source.wait(LINGER)
 
     def _read(self, scratch: memoryview) -> Outcome | None:
         """Read what is to be written next; or why there is nothing to write."""
@@ -144,14 +164,16 @@ class FilePump(Pump):
                 counters.bytes_in += count
                 self._holding = count
                 self._pending = scratch[:count]
+                self._dry = self.source.emptied_by(count, size)
         if count is None:
             return "empty"
         if self._pending is None:
             if size > 0 or self._stop_at_mark:
                 self.sink.flush()
             return "eof" if size > 0 else "marked"
-        for tap in tuple(self.taps):
-            tap.write([bytes(self._pending)])
+        if self.taps:
+            for tap in tuple(self.taps):
+                tap.write([bytes(self._pending)])
         return None
 
     def _write(self) -> bool:
@@ -194,11 +216,14 @@ class FilePump(Pump):
             self._resume()
         elif outcome == "refused":
             self._retry = self._poller.later(RETRY, self.retry)
-        elif outcome == "more" or self._edge:
-            self._grow()
+        elif outcome == "more" or self._again:
             self._resume()
         elif outcome == "empty":
             self._run_dry()
+            if self._watch is not None:
+                self._watch.arm()
+        if not self.done.is_set():
+            self._grow()
 
     def _grow(self) -> None:
         if self.source.spliceable and self.counters.bytes_in >= self._grow_at:

@@ -47,6 +47,11 @@ class Source:
             except BlockingIOError:
                 return None
 
+    def wait(self, timeout: float) -> bool:
+        """Whether there are bytes, or an end, within *timeout* seconds; from a thread."""
+        with self.fd.lend() as fd:
+            return _sys.wait_readable(fd, timeout)
+
     def emptied_by(self, got: int, size: int) -> bool:
         """Whether reading *got* of *size* bytes shows that nothing is left for now."""
         raise NotImplementedError
