@@ -113,9 +113,11 @@ class OwnedFd:
 
     def __del__(self) -> None:
         if not self._closing:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            text = f"unclosed {self!r}"
             self._closing = True
             self._close()
+            # Last, because it raises where warnings are errors.
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return f"<OwnedFd {'closed' if self._closing else f'open({self._fd})'}>"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -58,19 +57,28 @@ class FifoHandle:
             raise DestinationError(
                 f"cannot look at {path!r}: {error.strerror}", path=path, errno=error.errno
             ) from error
-        if not _sys.is_fifo(_sys.fstat(self._fd.fileno()).st_mode):
+        try:
+            self._check()
+        except BaseException:
             self.close()
+            raise
+
+    def _check(self) -> None:
+        path = self.path
+        try:
+            status = _sys.fstat(self._fd.fileno())
+        except OSError as error:
+            raise DestinationError(
+                f"cannot look at {path!r}: {error.strerror}", path=path, errno=error.errno
+            ) from error
+        self.inode: tuple[int, int] = (status.st_dev, status.st_ino)
+        """What tells two FIFOs apart, whatever they are called."""
+        if not _sys.is_fifo(status.st_mode):
             raise NotAFifoError(
                 f"{path!r} is not a FIFO; write file://{path} to append to a file there",
                 path=path,
                 errno=errno.ENOTSUP,
             )
-
-    @property
-    def inode(self) -> tuple[int, int]:
-        """What tells two FIFOs apart, whatever they are called: (device, inode)."""
-        status = _sys.fstat(self._fd.fileno())
-        return status.st_dev, status.st_ino
 
     def open_reader(self) -> OwnedFd:
         """The read end, non-blocking; opens at once whether a writer is there or not."""
@@ -165,10 +173,19 @@ class KeepAlive:
             return not _sys.poll_now(writer.fileno()) & _sys.EPOLLERR
         finally:
             # Somebody may have taken the number, the last one.  Then the writer alone keeps
-            # what is there, and the next one to ask tries again.
-            with suppress(OSError):
-                flags = os.O_RDONLY | os.O_NONBLOCK
-                self._reader = OwnedFd(_sys.reopen(writer.fileno(), flags))
+            # what is there, and mend() is called when a reader is missed.
+            self.mend(writer)
+
+    def mend(self, writer: OwnedFd) -> bool:
+        """Open the reader again if it could not be when we stepped aside; whether it was."""
+        if not self._sinks or self._reader is None or not self._reader.closed:
+            return False
+        try:
+            flags = os.O_RDONLY | os.O_NONBLOCK
+            self._reader = OwnedFd(_sys.reopen(writer.fileno(), flags))
+        except OSError:
+            return False
+        return True
 
 
 class FifoSink(PipeSink):
@@ -207,6 +224,22 @@ class FifoSink(PipeSink):
     async def open(cls, handle: FifoHandle, keep: KeepAlive, timeout: float | None) -> FifoSink:
         """Open both ends once a client is there."""
         return cls(handle, await handle.wait_writer(timeout), keep)
+
+    def append(self, data: bytes | memoryview) -> int | None:
+        try:
+            return super().append(data)
+        except BrokenPipeError:
+            if not self._keep.mend(self.fd):
+                raise
+        return super().append(data)
+
+    def splice_from(self, source: int, count: int) -> int | None:
+        try:
+            return super().splice_from(source, count)
+        except BrokenPipeError:
+            if not self._keep.mend(self.fd):
+                raise
+        return super().splice_from(source, count)
 
     @property
     def speaks(self) -> bool:

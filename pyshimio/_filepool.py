@@ -11,10 +11,12 @@ the last lane closes; one that the kernel does not let go is left to end by itse
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from weakref import ref
 
 import anyio
 import attrs
@@ -64,6 +66,7 @@ class Lane:
 
         Raises:
             ClosedResourceError: The lane is closed.
+            OSError: The kernel gives us no thread.
         """
         if self.closed:
             raise anyio.ClosedResourceError
@@ -225,8 +228,12 @@ class FilePool:
             # Those that were notified before and have not begun yet count as idle, too.
             if self._idle >= len(self._waiting):
                 self._changed.notify()
-            elif len(self._threads) < THREADS:
-                self._start_thread()
+            elif len(self._threads) < THREADS and not (self._start_thread() or self._threads):
+                # Nobody is there to run it, nor to be waited for.
+                self._waiting.remove(lane)
+                lane.jobs.remove(job)
+                lane.running = False
+                raise OSError(errno.EAGAIN, "the kernel gives us no thread to write a file")
         if self._check is None:
             self._check = self._poller.later(STUCK, self._look)
 
@@ -239,11 +246,19 @@ class FilePool:
             if not self._stopping:
                 self._poller.post(callback)
 
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name="pyshimio-file", daemon=True)
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(
+            target=_serve, args=(ref(self), self._changed), name="pyshimio-file", daemon=True
+        )
         self._threads.add(thread)
         self._idle += 1
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # a limit of the user or of the control group
+            self._threads.discard(thread)
+            self._idle -= 1
+            return False
+        return True
 
     def _look(self) -> None:
         """Once a second while there is work: say what is stuck, and make up for it."""
@@ -253,7 +268,8 @@ class FilePool:
             stuck = [turn for turn in self._busy.values() if now - turn.since >= STUCK]
             wanted = min(THREADS + len(stuck), MOST_THREADS)
             while self._idle < len(self._waiting) and len(self._threads) < wanted:
-                self._start_thread()
+                if not self._start_thread():
+                    break
             more = bool(self._busy or self._waiting)
         for turn in stuck:
             if not turn.told:
@@ -262,31 +278,51 @@ class FilePool:
         if more and self._lanes:
             self._check = self._poller.later(STUCK, self._look)
 
-    def _work(self) -> None:
+    def work(self, scratch: bytearray) -> bool:
+        """In a thread, which holds the condition: do one job, if one waits; whether to go on."""
         thread = threading.current_thread()
-        scratch = bytearray(SCRATCH)
-        with self._changed:
-            while True:
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
-                if not self._waiting:
-                    break
-                lane = self._waiting.popleft()
-                job = lane.jobs.popleft()
-                self._idle -= 1
-                self._busy[thread] = _Turn(lane, _sys.monotonic())
-                self._changed.release()
-                try:
-                    job(scratch)
-                except Exception:  # noqa: BLE001 - logged, and the thread serves the next lane
-                    logger.exception("a job for %s raised", lane.name)
-                finally:
-                    self._changed.acquire()
-                    del self._busy[thread]
-                    self._idle += 1
-                if lane.jobs:
-                    self._waiting.append(lane)
-                else:
-                    lane.running = False
+        if self._waiting:
+            lane = self._waiting.popleft()
+            job = lane.jobs.popleft()
+            self._idle -= 1
+            self._busy[thread] = _Turn(lane, _sys.monotonic())
+            self._changed.release()
+            try:
+                job(scratch)
+            except Exception:  # noqa: BLE001 - logged, and the thread serves the next lane
+                logger.exception("a job for %s raised", lane.name)
+            finally:
+                self._changed.acquire()
+                del self._busy[thread]
+                self._idle += 1
+            if lane.jobs:
+                self._waiting.append(lane)
+            else:
+                lane.running = False
+        elif self._stopping:
             self._threads.discard(thread)
             self._idle -= 1
+            return False
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether a thread has nothing to do, for now."""
+        return not self._waiting and not self._stopping
+
+    def __del__(self) -> None:
+        # Its loop has ended with lanes open, and nobody holds them any more.
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+
+def _serve(pool: ref[FilePool], changed: threading.Condition) -> None:
+    """What a thread does; while it waits it does not keep the pool alive."""
+    scratch = bytearray(SCRATCH)
+    with changed:
+        while (current := pool()) is not None and current.work(scratch):
+            waits = current.waits
+            del current
+            if waits:
+                changed.wait()

@@ -89,7 +89,11 @@ class FilePump(Pump):
         elif not self.done.is_set() and self._retry is None:
             self._in_job = True
             self._again = False
-            self._lane.submit(self._job)
+            try:
+                self._lane.submit(self._job)
+            except OSError as error:
+                self._in_job = False
+                self.fail(error)
 
     def retry(self) -> None:
         if self._retry is not None:

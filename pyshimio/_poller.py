@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from . import _sys
 from ._events import logger
@@ -45,14 +45,15 @@ PAUSE = 0.00015
 
 
 class LoopVar(Generic[T]):
-    """One value for each running loop, in its callbacks as well as in its tasks.
+    """One value for each running loop, in its callbacks as well as in its tasks; held weakly.
 
     anyio's RunVar asks sniffio where it is, and that knows tasks alone: a callback of a loop
     that anyio did not start seems to run nowhere.
     """
 
     def __init__(self) -> None:
-        self._values: WeakKeyDictionary[object, T] = WeakKeyDictionary()
+        # A value knows its loop, so the one must not keep the other alive when both are left.
+        self._values: WeakKeyDictionary[object, ref[T]] = WeakKeyDictionary()
 
     def get(self) -> T | None:
         """The running loop's value; None when it has none.
@@ -60,7 +61,8 @@ class LoopVar(Generic[T]):
         Raises:
             RuntimeError: No loop runs.
         """
-        return self._values.get(_running_loop())
+        value = self._values.get(_running_loop())
+        return None if value is None else value()
 
     def set(self, value: T | None) -> None:
         """Give the running loop a value, or take it away.
@@ -72,7 +74,7 @@ class LoopVar(Generic[T]):
         if value is None:
             self._values.pop(loop, None)
         else:
-            self._values[loop] = value
+            self._values[loop] = ref(value)
 
 
 _current: LoopVar[Poller] = LoopVar()
@@ -142,6 +144,7 @@ class Poller(ABC):
         self._paused: list[Callable[[], None]] = []
         self._pauses = -1
         self._users = 0
+        self._pid = _sys.getpid()
         self.pipes: PipeBudget = PipeBudget()
 
     @staticmethod
@@ -184,8 +187,13 @@ class Poller(ABC):
 
     def _unwatch(self, epoll: select.epoll, fd: int) -> None:
         del self._watches[fd]
-        _sys.epoll_remove(epoll, fd)
+        if not self._forked():
+            _sys.epoll_remove(epoll, fd)
         self._release()
+
+    def _forked(self) -> bool:
+        """Whether this is a copy in a forked process: the epolls are still its parent's, too."""
+        return _sys.getpid() != self._pid
 
     def hold(self) -> Watch:
         """Keep the poller open without a descriptor, as :meth:`post` and :meth:`soon` need."""
@@ -322,6 +330,14 @@ class Poller(ABC):
                 with suppress(OSError):  # the number is given back whatever close(2) says
                     _sys.close(fd)
 
+    def __del__(self) -> None:
+        # Left open by whoever forgot what it watched: the epoll closes itself.
+        self._discard()
+
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether the loop has ended, so that no callback will ever come."""
+
     @abstractmethod
     def _open(self, epoll: int) -> None:
         """Begin to wait for the private epoll."""
@@ -355,11 +371,14 @@ class _AsyncioPoller(Poller):
         timer._cancel = self._loop.call_later(delay, timer.fire).cancel
         return timer
 
+    def over(self) -> bool:
+        return self._loop.is_closed()
+
     def _open(self, epoll: int) -> None:
         self._loop.add_reader(epoll, self._poll)
 
     def _shut(self, epoll: int) -> None:
-        if not self._loop.is_closed():
+        if not self._loop.is_closed() and not self._forked():
             self._loop.remove_reader(epoll)
 
 
@@ -380,6 +399,7 @@ class _TrioPoller(Poller):
         self._wait: trio.CancelScope | None = None
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._over = False
 
     def listen(self, fd: int, callback: Callable[[int], None]) -> Watch:
         return self.watch(fd, _sys.EPOLLIN, callback)
@@ -405,6 +425,9 @@ class _TrioPoller(Poller):
             self._wait.deadline = due
         return timer
 
+    def over(self) -> bool:
+        return self._over
+
     def _open(self, epoll: int) -> None:
         self._life = self._new_scope()
         self._trio.spawn_system_task(self._run, epoll, self._life, name="pyshimio poller")
@@ -415,20 +438,32 @@ class _TrioPoller(Poller):
             self._life.cancel()
             self._life = self._wait = None
             with suppress(RuntimeError):  # the run is over
-                self._trio.notify_closing(epoll)
+                if not self._forked():
+                    self._trio.notify_closing(epoll)
 
     async def _run(self, epoll: int, life: trio.CancelScope) -> None:
         # Nothing in here may raise: an exception of a system task is a crash of trio.
-        with life, suppress(self._closed):
-            while not life.cancel_called:
-                due = self._timers[0][0] if self._timers else math.inf
-                with self._new_scope(deadline=due) as wait:
-                    self._wait = wait
-                    if self._ready:
-                        await self._trio.checkpoint()
-                    else:
-                        await self._trio.wait_readable(epoll)
-                self._turn(life)
+        try:
+            with life, suppress(self._closed):
+                while not life.cancel_called:
+                    with self._new_scope(deadline=self._due()) as wait:
+                        # One scope for many turns: making it costs as much as a turn.
+                        while not life.cancel_called:
+                            self._wait = wait
+                            if self._ready:
+                                await self._trio.checkpoint()
+                            else:
+                                await self._trio.wait_readable(epoll)
+                            self._turn(life)
+                            if (due := self._due()) != wait.deadline:
+                                wait.deadline = due
+                    self._turn(life)  # a timer is due, or somebody kicked
+        finally:
+            # System tasks are cancelled when the run is over, and only then.
+            self._over = not life.cancel_called
+
+    def _due(self) -> float:
+        return self._timers[0][0] if self._timers else math.inf
 
     def _turn(self, life: trio.CancelScope) -> None:
         if life.cancel_called:

@@ -46,6 +46,7 @@ class Process:
     def __init__(self, pid: int, args: tuple[str, ...] = ()) -> None:
         self.pid = pid
         self.args = args
+        self._parent = _sys.getpid()
         self._status: int | None = None
         self._raw: os.waitid_result | None = None
         self._lost: str | None = None
@@ -57,7 +58,8 @@ class Process:
             raise ChildReapedElsewhereError(self._theft(), pid=pid) from None
         self._watch: Watch | None = None
         try:
-            self._watch = Poller.current().listen(self._fd.fileno(), self._on_exit)
+            self._poller = Poller.current()
+            self._watch = self._poller.listen(self._fd.fileno(), self._on_exit)
         except BaseException:
             self._fd.close()
             raise
@@ -100,9 +102,12 @@ class Process:
             ExitTimeoutError: It still runs.
             ChildReapedElsewhereError: Another part of this program waited for it.
         """
-        with anyio.move_on_after(timeout) as scope:
+        if timeout is None:
             await self._exited.wait()
-        if scope.cancelled_caught and not self._exited.is_set():
+        else:
+            with anyio.move_on_after(timeout):
+                await self._exited.wait()
+        if not self._exited.is_set():
             raise ExitTimeoutError(
                 f"process {self.pid} still runs after {timeout} s", timeout=timeout
             )
@@ -119,8 +124,13 @@ class Process:
             self._callbacks.append(callback)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to this process and no other, even if its pid was reused."""
-        if not self._fd.closed and not self._exited.is_set():
+        """Send a signal to this process and no other, even if its pid was reused.
+
+        Only its parent does: a copy of this object in a forked process sends nothing, so that
+        one that unwinds, or closes its copy of an IO, does not end what it did not start.
+        """
+        ours = _sys.getpid() == self._parent
+        if ours and not self._fd.closed and not self._exited.is_set():
             with suppress(ProcessLookupError):
                 _sys.pidfd_send_signal(self._fd.fileno(), number)
 
@@ -181,9 +191,14 @@ class Process:
     def close(self) -> None:
         """Close the pidfd once the process is reaped; a live one is reaped when it exits.
 
-        Never waits and never kills.  Idempotent.
+        Where the loop has ended nobody is there to reap it, and it is closed at once.  Never
+        waits and never kills.  Idempotent.
         """
-        self.when_exited(self._fd.close)
+        if self._poller.over():
+            self._unwatch()
+            self._fd.close()
+        else:
+            self.when_exited(self._fd.close)
 
     async def aclose(self) -> None:
         """The same."""

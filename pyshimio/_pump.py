@@ -265,13 +265,51 @@ class LoopPump(Pump):
     # -- readiness ----------------------------------------------------------------------
 
     def _on_direct(self, _events: int) -> None:
-        if not self._queued:
+        if not self._queued and not self._answer():
             self._turn()
+
+    def _answer(self) -> bool:
+        """A turn of a conversation: less than a page from pipe to pipe, and nothing else to see.
+
+        A quarter of the time that :meth:`_turn` takes, which is what latency is made of.
+        Returns False when there is more to do, for :meth:`_turn`.
+        """
+        sink = self.sink
+        pace = self._pace
+        if self._busy or self._held() or self._mark is not None or self.taps or pace.left < 2:
+            return False
+        if not isinstance(sink, PipeSink):
+            return False
+        try:
+            data = self.source.read(_sys.PAGE)
+        except OSError as error:
+            self.fail(error)
+            return True
+        if not data:
+            return False
+        pace.left -= 1
+        counters = self.counters
+        size = len(data)
+        counters.bytes_in += size
+        self._busy = size == _sys.PAGE
+        try:
+            count = sink.append(data) or 0
+        except Exception as error:  # noqa: BLE001 - as in _turn
+            self._pending = memoryview(data)
+            self.fail(error)
+            return True
+        counters.writes += 1
+        counters.path = "copy"
+        counters.bytes_out += count
+        if count < size:
+            self._pending = memoryview(data)[count:]
+        return count == size and not self._busy
 
     def _on_source(self, events: int) -> None:
         if events & _sys.EPOLLHUP:
             self.source.hang_up()
-        self._resume()
+        if events != _sys.EPOLLIN or self._queued or not self._answer():
+            self._resume()
 
     def _on_sink(self, _events: int) -> None:
         self._resume()
@@ -319,11 +357,11 @@ class LoopPump(Pump):
                     self._resume()
                     break
             if not self.done.is_set():
-                self._rest(self.counters.bytes_in - before, begun)
+                self._rest(begun)
         except Exception as error:  # noqa: BLE001 - whatever a sink raises ends its stream
             self.fail(error)
 
-    def _rest(self, moved: int, begun: float) -> None:
+    def _rest(self, begun: float) -> None:
         """Wait for what makes another turn worth while."""
         if begun - self._grow_since > GROW_SECONDS:
             self._grow_since = begun
@@ -334,7 +372,7 @@ class LoopPump(Pump):
         if self._queued:
             return
         trial = not self._pace.paused
-        if self._pace.pays(moved, begun) and self._poller.pause(self._resume):
+        if self._pace.pays(self.counters.bytes_in, begun) and self._poller.pause(self._resume):
             if not trial:
                 self._go_busy()
             self._mute()
@@ -439,7 +477,7 @@ class LoopPump(Pump):
         )
 
     def _splice(self, waiting: int) -> bool:
-        moved = self.sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))  # type: ignore[attr-defined]
+        moved: int | None = self.sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))  # type: ignore[attr-defined]
         if moved is None:
             # There was something to take, so it is the sink that has no room.
             self._blocked()
@@ -479,7 +517,8 @@ class LoopPump(Pump):
 
     def _grow(self) -> None:
         self._go_busy()
-        if any([growth.grow() for growth in self._growth]):
+        grown = [growth.grow() for growth in self._growth]
+        if any(grown):
             self._pace = Pace()  # there is more to gather
 
     def _shrink(self) -> None:

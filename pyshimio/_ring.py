@@ -1,7 +1,8 @@
 """A bounded ring in front of a sink that must not hold anything up.
 
 It takes whatever it is offered at once.  What the sink behind it does not take in time is
-dropped, oldest first and by whole lines where there are lines, and counted.
+dropped, oldest first and by whole lines where there are lines, and counted.  Where the
+sink has the beginning of a line whose rest was dropped, it gets a newline more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ("RingSink",)
 
 NEWLINE = 0x0A
+END = memoryview(b"\n")
+"""A chunk of our own, by identity: ends a line whose rest was dropped; counts nowhere."""
 REPORT = 1.0
 """Seconds between two events that say how much was dropped."""
 
@@ -70,6 +73,8 @@ class RingSink:
         self._chunks: deque[memoryview] = deque()
         self._size = 0
         self._cut = False  # drop up to the next newline
+        self._midline = False  # what was handed on last does not end a line
+        self._was_midline = False  # the same before the chunk that is being handed on
         self._active = False
         self._flushing = False
         self._lock = threading.Lock()
@@ -109,9 +114,12 @@ class RingSink:
 
     def _shorten(self) -> None:
         """Drop the oldest bytes over the capacity, and the rest of the line they were in."""
-        lost = 0
+        lost, ending = 0, False
         while self._chunks and (self._size > self._capacity or self._cut):
             chunk = self._chunks.popleft()
+            if chunk is END:
+                ending = True  # it comes again, if it is still due
+                continue
             count = min(max(self._size - self._capacity, 0), len(chunk))
             if count or self._cut:
                 # A stream without newlines loses what is over the capacity, and no more.
@@ -121,10 +129,20 @@ class RingSink:
             self._size -= count
             if count < len(chunk):
                 self._chunks.appendleft(chunk[count:])
+        if lost or ending:
+            self._end_half_line()
         if lost:
             self.dropped += lost
             self._unreported += lost
             self._on_loop(self._report)
+
+    def _end_half_line(self) -> None:
+        """What was in front is gone: let what comes now not be glued to half a line."""
+        ending = bool(self._chunks) and self._chunks[0] is END
+        if self._midline and not ending:
+            self._chunks.appendleft(END)
+        elif ending and not self._midline:
+            self._chunks.popleft()
 
     def _report(self) -> None:
         now = _sys.monotonic()
@@ -141,7 +159,10 @@ class RingSink:
             return
         if self.sink.blocking:
             assert self._lane is not None
-            self._lane.submit(self._job)
+            try:
+                self._lane.submit(self._job)
+            except OSError as error:
+                self._fail(error)
             return
         try:
             while (chunk := self._take()) is not None or self._flush_due():
@@ -167,6 +188,8 @@ class RingSink:
             self._lane.post(self._emptied)
 
     def _pass_on(self, chunk: memoryview) -> int | None:
+        if chunk is END:
+            return self._pass_on_end()
         dropped = self.sink.dropped
         try:
             count = self.sink.write([chunk])
@@ -177,7 +200,17 @@ class RingSink:
         self.dropped += lost
         self.delivered += (count or 0) - lost
         if count is None or count < len(chunk):
-            self._give_back(chunk[count or 0 :])
+            self._give_back(chunk, count or 0)
+        return count
+
+    def _pass_on_end(self) -> int | None:
+        count = self.sink.write([END])
+        if not count:
+            with self._lock:
+                self._midline = True
+                # Where something was dropped meanwhile there may be one already.
+                if not (self._chunks and self._chunks[0] is END):
+                    self._chunks.appendleft(END)
         return count
 
     def _pause(self, seconds: float) -> None:
@@ -189,7 +222,9 @@ class RingSink:
             if not self._chunks:
                 return None
             chunk = self._chunks.popleft()
-            self._size -= len(chunk)
+            if chunk is not END:
+                self._size -= len(chunk)
+            self._was_midline, self._midline = self._midline, chunk[-1] != NEWLINE
             return chunk
 
     def _flush_due(self) -> bool:
@@ -202,8 +237,10 @@ class RingSink:
         self.sink.flush()
         return True
 
-    def _give_back(self, rest: memoryview) -> None:
+    def _give_back(self, chunk: memoryview, count: int) -> None:
+        rest = chunk[count:]
         with self._lock:
+            self._midline = chunk[count - 1] != NEWLINE if count else self._was_midline
             self._chunks.appendleft(rest)
             self._size += len(rest)
             self._shorten()
@@ -231,6 +268,8 @@ class RingSink:
             self.dropped += lost
             self._chunks.clear()
             self._size = 0
+            if lost:
+                self._end_half_line()
             self._active = self._flushing = False
         self._unwatch()
         if lost:

@@ -72,23 +72,31 @@ class PipeSink(DescriptorSink):
         return _sys.unread(self.fd.fileno())
 
     def write(self, buffers: Sequence[Buffer]) -> int | None:
-        fd = self.fd.fileno()
+        if len(buffers) == 1:
+            return self.append(memoryview(buffers[0]))
         try:
-            if len(buffers) == 1:
-                view = memoryview(buffers[0])
-                room = _sys.PAGE - self._tail
-                if len(view) > room and self._tail:
-                    if _sys.unread(fd):
-                        view = view[:room]
-                    else:
-                        self._tail = 0
-                count = _sys.write(fd, view)
-            else:
-                count = _sys.writev(fd, buffers)
+            count = _sys.writev(self.fd.fileno(), buffers)
         except BlockingIOError:
             return None
         self._written += count
         self._tail = (self._tail + count) % _sys.PAGE
+        return count
+
+    def append(self, data: bytes | memoryview) -> int | None:
+        """:meth:`write` of one buffer."""
+        fd = self.fd.fileno()
+        tail = self._tail
+        if tail and tail + len(data) > _sys.PAGE:
+            if _sys.unread(fd):
+                data = memoryview(data)[: _sys.PAGE - tail]
+            else:
+                tail = 0
+        try:
+            count = _sys.write(fd, data)
+        except BlockingIOError:
+            return None
+        self._written += count
+        self._tail = (tail + count) % _sys.PAGE
         return count
 
     def splice_ready(self) -> bool:

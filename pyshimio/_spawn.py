@@ -157,7 +157,8 @@ def _posix_spawn(program: str, args: tuple[str, ...], plan: Plan) -> int:
             return _sys.posix_spawn(
                 program,
                 args,
-                plan.env,
+                # The same as bytes, as the kernel wants them: decoded and encoded for nothing.
+                os.environb if plan.env is os.environ else plan.env,
                 file_actions=actions,
                 setsigdef=DEFAULTED,
                 setsigmask=(),

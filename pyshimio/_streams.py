@@ -91,7 +91,7 @@ class FdReceiveStream(_FdStream, ByteReceiveStream):
                 except BlockingIOError:
                     await anyio.wait_readable(self._fd.fileno())
         except OSError as error:
-            if error.errno == errno.EIO:
+            if error.errno == errno.EIO and _sys.isatty(self._fd.fileno()):
                 raise anyio.EndOfStream from None
             if error.errno == errno.EBADF:
                 raise anyio.ClosedResourceError from None
@@ -102,6 +102,9 @@ class FdReceiveStream(_FdStream, ByteReceiveStream):
 
 class FdSendStream(_FdStream, ByteSendStream):
     """Sends to a non-blocking descriptor."""
+
+    def _on_sent(self, part: memoryview) -> None:
+        """*part* is on its way, whatever becomes of the rest."""
 
     async def send(self, item: bytes) -> None:
         """Send all of *item*.
@@ -118,7 +121,9 @@ class FdSendStream(_FdStream, ByteSendStream):
         try:
             while view:
                 try:
-                    view = view[_sys.write(self._fd.fileno(), view) :]
+                    count = _sys.write(self._fd.fileno(), view)
+                    self._on_sent(view[:count])
+                    view = view[count:]
                 except BlockingIOError:
                     await anyio.wait_writable(self._fd.fileno())
         except OSError as error:

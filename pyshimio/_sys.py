@@ -252,6 +252,7 @@ else:
 PF_EXITING = 0x4
 posix_spawn = os.posix_spawn
 pidfd_send_signal = signal.pidfd_send_signal
+getpid = os.getpid
 
 
 def pidfd_open(pid: int) -> int:
@@ -322,6 +323,10 @@ def peer_uid(connection: socket.socket) -> int:
     return int(uid)
 
 
+MOST_FDS = 64
+"""Descriptors that :func:`recv_fds` has room for."""
+
+
 def recv_fds(connection: socket.socket, size: int) -> tuple[bytes, list[int], bool]:
     """One message with its descriptors, close-on-exec from the first moment.
 
@@ -330,7 +335,7 @@ def recv_fds(connection: socket.socket, size: int) -> tuple[bytes, list[int], bo
     """
     # socket.recv_fds() would leave them inheritable for a moment, and a copy of a master
     # in some unrelated child means that closing it hangs nobody up.
-    room = socket.CMSG_SPACE(64 * array.array("i").itemsize)
+    room = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
     data, control, flags, _ = connection.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, payload in control:

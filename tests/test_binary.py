@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import itertools
 import os
 import signal
 import sys
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from pyshimio import BinaryIO, LoggerExited, LoggerRespawned, Stdio, _sys, create_io
+from pyshimio import BinaryIO, LoggerExited, LoggerRespawned, Stdio, create_io
 from pyshimio.errors import (
     InvalidOptionError,
     IOStateError,
@@ -669,37 +667,6 @@ async def test_a_file_that_the_kernel_cannot_execute(tmp_path: Path) -> None:
     with pytest.raises(LoggerExitedError) as caught:
         await start(uri_of(path))
     assert caught.value.status == 127
-
-
-@pytest.mark.parametrize("name", ["pipe", "set_nonblocking", "posix_spawn", "pidfd_open"])
-@pytest.mark.parametrize("handover", [False, True])
-async def test_a_start_that_fails_anywhere_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, handover: bool
-) -> None:
-    """Whichever call of the kernel fails, no descriptor and no process is left."""
-    uri = collector(tmp_path)
-    real = getattr(_sys, name)
-    for k in range(20):
-        calls = itertools.count()
-
-        def fail_one(*args: Any, k: int = k, calls: Any = calls, **options: Any) -> Any:
-            if next(calls) == k:
-                raise OSError(errno.EMFILE, "injected")
-            return real(*args, **options)
-
-        monkeypatch.setattr(_sys, name, fail_one)
-        try:
-            io = await start(uri, handover=handover)
-        except OSError as error:
-            assert error.errno == errno.EMFILE  # noqa: PT017 - some calls are not reached
-            continue
-        finally:
-            monkeypatch.setattr(_sys, name, real)
-        await io.aclose()
-        assert k > 0
-        break
-    else:
-        pytest.fail("it never succeeds")
 
 
 async def test_two_loggers_of_one_io(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from support.children import (
     probe,
     run,
 )
+from support.loops import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -112,47 +114,42 @@ async def test_extra_files(options: dict[str, Any], count: int) -> None:
     assert sorted(map(int, fds)) == list(range(3 + count))
 
 
-@every_way
-async def test_low_numbers_collide(options: dict[str, Any]) -> None:
+ROTATED = """
+import json, os, sys
+import anyio
+from pyshimio import _spawn
+from support.loops import LOOPS
+
+# The first three that a process opens; each is another one's target.
+made = [os.memfd_create(name) for name in "abc"]
+assert made == [3, 4, 5], made
+
+async def main():
+    plan = _spawn.Plan(
+        args=("ls", "-l", "/proc/self/fd"),
+        env=os.environ,
+        cwd=json.loads(sys.argv[2]),
+        fds={1: 1, 3: 5, 4: 3, 5: 4},
+    )
+    pid = await _spawn.spawn(plan)
+    assert os.waitpid(pid, 0) == (pid, 0)
+
+backend, options = LOOPS[sys.argv[1]]
+anyio.run(main, backend=backend, backend_options=options)
+"""
+"""A program that starts a child whose descriptors are its own 3, 4 and 5, rotated."""
+
+
+@pytest.mark.parametrize("cwd", [None, "/"], ids=["posix_spawn", "trampoline"])
+async def test_low_numbers_collide(cwd: str | None) -> None:
     """Descriptors whose numbers are other descriptors' targets arrive where they belong."""
-    # Sources exactly on the targets, rotated by one.
-    saved = {number: _sys.dup(number, 20) for number in (3, 4, 5) if _is_open(number)}
-    made = [os.memfd_create(name) for name in "abc"]
-    high = [_sys.dup(fd, 100) for fd in made]
-    for fd in made:
-        os.close(fd)
-    try:
-        for number, fd in zip((3, 4, 5), high, strict=True):
-            os.dup2(fd, number, inheritable=False)
-        with memory_file() as out:
-            plan = _spawn.Plan(
-                args=("ls", "-l", "/proc/self/fd"),
-                env=os.environ,
-                cwd=options.get("cwd"),
-                fds={1: out, 3: 5, 4: 3, 5: 4},
-            )
-            pid = await _spawn.spawn(plan)
-            assert os.waitpid(pid, 0) == (pid, 0)
-            links = content(out).decode()
-    finally:
-        for number in (3, 4, 5):
-            os.close(number)
-        for fd in high:
-            os.close(fd)
-        for number, fd in saved.items():
-            os.dup2(fd, number, inheritable=False)
-            os.close(fd)
-
+    # In a process of its own: whoever has these numbers here may be using them.
+    program = [sys.executable, "-c", ROTATED, running_loop(), json.dumps(cwd)]
+    tests = {"PYTHONPATH": os.path.dirname(__file__)}
+    done = await run(program, env={**os.environ, **tests})
+    assert done.status == 0, done.stderr.decode()
     for line in (" 3 -> /memfd:c", " 4 -> /memfd:a", " 5 -> /memfd:b"):
-        assert line in links
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
+        assert line in done.stdout.decode()
 
 
 async def test_swapped_stdio() -> None:

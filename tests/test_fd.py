@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import warnings
 
 import pytest
 from anyio import ClosedResourceError
@@ -128,6 +129,21 @@ def test_forgotten() -> None:
     number = fd.fileno()
 
     with pytest.warns(ResourceWarning, match=r"unclosed <OwnedFd open\(\d+\)>"):  # noqa: PT031
+        del fd
+        gc.collect()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_forgotten_where_warnings_are_errors() -> None:
+    """A descriptor that nobody closed is closed although its warning is raised."""
+    fd = null()
+    number = fd.fileno()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         del fd
         gc.collect()
 

@@ -281,7 +281,10 @@ async def test_pipes_grow_and_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_growth_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EPERM, EBUSY and a used-up budget leave the pipe as it is and are no error."""
+    """EPERM, EBUSY and a used-up budget leave the pipe as it is and are no error.
+
+    A pipe that is too full to shrink goes on using the budget until it is emptied or closed.
+    """
     reader, writer = os.pipe2(os.O_NONBLOCK)
     source = OwnedFd(reader)
     budget = PipeBudget()
@@ -305,9 +308,16 @@ def test_growth_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     os.write(writer, b"x" * (1 << 19))
     growth.shrink()  # the kernel says EBUSY: more is in it than that
     assert _sys.pipe_size(reader) == 1 << 20
+    assert budget.left == (1 << 22) - (1 << 20) + 65536  # it is large, so it counts
+    os.read(reader, 1 << 19)
     assert budget.left == 1 << 22
+    assert _sys.pipe_size(reader) == 65536
+    growth.grow()
+    os.write(writer, b"x" * (1 << 17))
+    growth.shrink()
     os.close(writer)
     source.close()
+    assert budget.left == 1 << 22
 
 
 def test_budget_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

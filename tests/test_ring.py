@@ -179,6 +179,89 @@ async def test_whole_lines_of_the_oldest_go() -> None:
     os.close(reader)
 
 
+async def test_no_line_is_glued_to_a_half_one() -> None:
+    """A line that the reader has the beginning of, and whose rest was dropped, is ended.
+
+    The newline is counted nowhere; where the rest was not dropped there is none.
+    """
+    reader, sink = pipe_sink()
+    ring = ring_over(sink, 8000)
+    long = b"x" * 100 + b"\n"
+    written = 0
+    for start in range(0, 20_000, 50):
+        text = b"".join(b"%06d" % number + long for number in range(start, start + 50))
+        written += ring.write([text])
+        await until(lambda: not ring.waiting or sink.unread() == 65536)
+    await until(lambda: ring.waiting + ring.dropped + ring.delivered == written)
+    got = bytearray()
+    while not bytes(got).endswith(b"019999" + long):
+        got += read_now(reader)
+        await anyio.sleep(0)
+    with anyio.fail_after(GUARD):
+        await ring.wait_empty()
+    lines_got = bytes(got).splitlines(keepends=True)
+    half = [line for line in lines_got if len(line) != 107]
+    assert [len(line) for line in half] == [65536 % 107 + 1]
+    whole = [int(line[:6]) for line in lines_got if len(line) == 107]
+    assert whole == sorted(set(whole))
+    assert (ring.delivered, ring.waiting) == (len(got) - 1, 0)
+    assert ring.delivered + ring.dropped == written
+    ring.close()
+    os.close(reader)
+
+
+@given(
+    st.lists(st.text("ab\n", max_size=12).map(str.encode), max_size=30),
+    st.lists(st.integers(min_value=0, max_value=8), max_size=30),
+    st.integers(min_value=1, max_value=20),
+)
+def test_half_lines_are_ended_wherever_the_sink_stops(
+    chunks: list[bytes], takes: list[int], capacity: int
+) -> None:
+    """Whatever a sink takes at a time, what was dropped glues nothing to the half line before.
+
+    Each byte is delivered, dropped or waiting, and only newlines are added.
+    """
+
+    class Reluctant(Kept):
+        """A sink that takes as much as it is told to."""
+
+        room = 0
+
+        def write(self, buffers: Sequence[Buffer]) -> int:
+            """Some of it."""
+            data = b"".join(bytes(buffer) for buffer in buffers)[: self.room]
+            self.room -= len(data)
+            return super().write([data])
+
+    async def main() -> None:
+        sink = Reluctant()
+        ring = ring_over(sink, capacity)
+        total, pieces = 0, [0]
+        for number, chunk in enumerate(chunks):
+            before = ring.dropped
+            total += ring.write([chunk])
+            if ring.dropped != before:
+                pieces.append(len(sink.data))
+            sink.room = takes[number] if number < len(takes) else 0
+            while sink.room and (taken := ring._take()) is not None:
+                if not ring._pass_on(taken):
+                    break
+            assert ring.delivered + ring.dropped + ring.waiting == total
+        sink.room = 1 << 20
+        while (taken := ring._take()) is not None:
+            ring._pass_on(taken)
+        assert total == ring.delivered + ring.dropped
+        assert all(
+            place == 0 or place == len(sink.data) or b"\n" in sink.data[place - 1 : place + 1]
+            for place in pieces
+        )
+        assert len(sink.data) - ring.delivered <= len(pieces) - 1
+        ring.close()
+
+    anyio.run(main)
+
+
 async def test_sink_that_fails() -> None:
     """A sink's error is stored and told once; everything from then on is taken and counted."""
     hub = EventHub()

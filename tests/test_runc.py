@@ -453,7 +453,7 @@ async def test_crun_sends_a_nameless_terminal(tmp_path: Path) -> None:
                 with pidfd_of(runtime) as init:
                     signal.pidfd_send_signal(init, signal.SIGKILL)
             subprocess.run(
-                [*inside, runtime.program, "--root", runtime.root, "delete", "--force", "c1"],
+                [*inside, *runtime.command("delete", "--force").args],
                 check=False,
                 capture_output=True,
                 timeout=GUARD,

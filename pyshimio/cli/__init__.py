@@ -1,8 +1,9 @@
 """The ``pyshimio`` command.
 
-Exit status: the child's, 128+n when signal n killed it; 125 when pyshimio itself failed,
-126 when the program cannot be executed, 127 when there is none.  What it has to say goes
-to stderr, a line at a time, and is never a traceback.
+Exit status of ``pyshimio run``: the child's, 128+n when signal n killed it; 125 when pyshimio
+itself failed, 126 when the program cannot be executed, 127 when there is none.
+``pyshimio doctor``: 1 when something that is needed does not work.  What goes wrong is said
+on stderr, a line at a time, and is never a traceback.
 """
 
 from __future__ import annotations

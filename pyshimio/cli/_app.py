@@ -137,6 +137,19 @@ def run(
     )
 
 
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def doctor(*, as_json: bool) -> int:
+    """Check what this machine has of what the library needs, and for how many containers.
+
+    One line each; a line that begins with `fail` or `warn` ends with what to do.  The exit
+    status is 1 when something that is needed does not work, else 0.
+    """
+    from .doctor import examine  # noqa: PLC0415 - the library, for whoever asked for it
+
+    return examine(as_json=as_json)
+
+
 def _cwd(path: str) -> str:
     if os.path.isabs(path):
         return "/"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-    from .._fifo import FifoHandle
+    from .._fifo import FifoHandle, FifoSink
     from .._pump import Pump
     from .._streams import FdReceiveStream, FdSendStream
     from ..abc import Sink
@@ -144,6 +145,7 @@ class BaseIO:
         Raises:
             DestinationError: A destination cannot be opened.
             ProcessError: The child cannot be started.
+            IOStateError: It was called before, or the IO was closed meanwhile.
         """
         command = command if isinstance(command, Command) else Command(command)
         self._check_copy()
@@ -152,11 +154,13 @@ class BaseIO:
             self.set(command)
             process = await command.start()
         except BaseException:
+            command.close()
             await self.discard()
             raise
         self._own(process)
         self.close_after_start()
         try:
+            self._check_open("this IO was closed while its child was being started")
             self._start_pumps()
         except BaseException:
             await self.discard()
@@ -173,7 +177,7 @@ class BaseIO:
 
         Raises:
             FifoTimeoutError: A client did not come.
-            IOStateError: It was called before.
+            IOStateError: It was called before, or the IO was closed meanwhile.
         """
         self._check_copy()
         try:
@@ -198,18 +202,26 @@ class BaseIO:
     async def _open(self) -> None:
         """Open the sinks side by side: two clients may open their FIFOs in any order."""
         failed: list[BaseException] = []
+        scopes: list[CancelScope] = []
 
-        async def open_one(stream: str) -> None:
-            # Looked up now: a logger that has died meanwhile has something in its place.
-            try:
-                self._sinks[stream] = await self._outlets[stream].open(stream, self._hub)
-            except Exception as error:  # noqa: BLE001 - raised below, without a group around it
-                failed.append(error)
-                group.cancel_scope.cancel()
+        async def open_one(stream: str, scope: CancelScope) -> None:
+            with scope:
+                try:
+                    # Looked up now: a logger that has died meanwhile has something in its place.
+                    self._sinks[stream] = await self._outlets[stream].open(stream, self._hub)
+                except Exception as error:  # noqa: BLE001 - raised below, without a group around it
+                    failed.append(error)
+                    # Not the group's own scope: a task.cancel() that comes at the same time
+                    # as its cancellation would look like a part of it.
+                    for other in scopes:
+                        other.cancel()
 
-        async with anyio.create_task_group() as group:
-            for stream in self._outlets:
-                group.start_soon(open_one, stream)
+        if self._outlets:
+            async with anyio.create_task_group() as group:
+                for stream in self._outlets:
+                    scopes.append(CancelScope())
+                    group.start_soon(open_one, stream, scopes[-1])
+        self._check_open("this IO was closed while it waited for its destinations")
         if failed:
             raise failed[0]
         if self._stdin_fifo is not None:
@@ -307,10 +319,10 @@ class BaseIO:
                 f'policy is "eof", "exited" or "keep", not {policy!r}', option="policy"
             )
         await self._wait_exit(exited, exit_timeout)
-        outputs = [pump for stream, pump in self._pumps.items() if stream != "stdin"]
+        outputs = self._output_pumps()
         if (stdin := self._pumps.get("stdin")) is not None:
             stdin.end()
-        if policy == "eof":
+        if outputs and policy == "eof":
             for pump in outputs:
                 pump.expect_end()
             with anyio.move_on_after(linger):
@@ -327,7 +339,15 @@ class BaseIO:
                 await ring.wait_empty()
             if policy != "keep":
                 await self._deliver()
-        for pump in outputs:
+                # A logger that had the child's own pipe and died now has left it to us.
+                for pump in self._output_pumps():
+                    if pump not in outputs:
+                        if policy == "eof":
+                            with anyio.move_on_after(linger):
+                                await pump.done.wait()
+                        pump.mark(stop=True)
+                        await pump.wait_marked()
+        for pump in self._output_pumps():
             left = pump.sink.waiting if isinstance(pump.sink, RingSink) else 0
             finished[pump.stream] = pump.reached and not left
             if policy != "keep":
@@ -339,6 +359,9 @@ class BaseIO:
         self._raise_failure(result)
         await anyio.lowlevel.checkpoint()
         return result
+
+    def _output_pumps(self) -> list[Pump]:
+        return [pump for stream, pump in self._pumps.items() if stream != "stdin"]
 
     async def _wait_exit(self, exited: ExitSource | None, timeout: float | None) -> None:
         with anyio.move_on_after(timeout) as scope:
@@ -448,9 +471,9 @@ class BaseIO:
 
     # -- closing ------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
+    def _check_open(self, message: str = "this IO is closed; make another one") -> None:
         if self._closed:
-            raise IOStateError("this IO is closed; make another one")
+            raise IOStateError(message)
 
     def close(self) -> None:
         """Close every descriptor and kill the children this IO owns, without waiting.
@@ -462,7 +485,8 @@ class BaseIO:
         self.close_after_start()
         for process in self._processes:
             if self._on_exit == "kill":
-                process.kill()
+                with suppress(PermissionError):  # it has become another user (setuid)
+                    process.kill()
             process.close()
         for pump in self._pumps.values():
             pump.end()
@@ -480,8 +504,9 @@ class BaseIO:
     async def discard(self) -> None:
         """Close everything and reap what was killed, without any grace."""
         self.close()
-        with CancelScope(shield=True), anyio.move_on_after(1.0):
-            await self._reap()
+        if not all(process.exited for process in self._processes):
+            with CancelScope(shield=True), anyio.move_on_after(1.0):
+                await self._reap()
 
     async def aclose(self) -> None:
         """End the children (SIGTERM, *grace*, SIGKILL), deliver what is left, close all.
@@ -509,34 +534,56 @@ class BaseIO:
                     failure = error  # the other stream still gets its time
             await self._wait_for_clients()
             await self._end_sinks()
+            self._tell_abandoned()  # at the last moment: a client may have left until now
         finally:
             await self.discard()
         if failure is not None:
             raise failure
 
     async def _stop_children(self) -> None:
+        failed: list[OSError] = []
+
+        async def stop(process: Process) -> None:
+            try:
+                await process.stop(self._grace)
+            except OSError as error:
+                failed.append(error)
+
+        running = [process for process in self._processes if not process.exited]
+        if not running:
+            await anyio.lowlevel.checkpoint()
+            return
         async with anyio.create_task_group() as group:
-            for process in self._processes:
-                group.start_soon(process.stop, self._grace)
+            for process in running:
+                group.start_soon(stop, process)
+        if failed:
+            raise failed[0]
 
     async def _wait_for_clients(self) -> None:
         """Give clients that are away, and taps that are late, a moment for what is left."""
-        fifos = {
-            stream: outlet.fifo
-            for stream, outlet in self._outlets.items()
-            if isinstance(outlet, FifoOutlet) and outlet.fifo is not None
-        }
+        if taps := [tap for taps in self._taps.values() for tap in taps]:
+            with anyio.move_on_after(LINGER):
+                for tap in taps:
+                    await tap.ring.wait_empty()
+        if not (fifos := self._fifos()):
+            return
         with anyio.move_on_after(LINGER):
-            for tap in [tap for taps in self._taps.values() for tap in taps]:
-                await tap.ring.wait_empty()
-        with anyio.move_on_after(LINGER):
-            for stream, fifo in fifos.items():
+            for stream, fifo in fifos:
                 while not fifo.fd.closed and not fifo.attached() and fifo.unread():
                     with anyio.move_on_after(0.02):
                         await self._finishing[stream].wait()
-        for stream, fifo in fifos.items():
+
+    def _tell_abandoned(self) -> None:
+        for stream, fifo in self._fifos():
             if fifo.speaks and not fifo.attached() and (unread := fifo.unread()):
                 self._hub.emit(BytesAbandoned(stream, unread))
+
+    def _fifos(self) -> list[tuple[str, FifoSink]]:
+        return [
+            (stream, outlet.fifo)
+            for stream, outlet in self._outlets.items()
+            if isinstance(outlet, FifoOutlet) and outlet.fifo is not None
+        ]
 
     async def _reap(self) -> None:
         for process in self._processes:

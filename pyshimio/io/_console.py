@@ -189,9 +189,8 @@ class _Keyboard(FdSendStream):
 
     last = b""
 
-    async def send(self, item: bytes) -> None:
-        await super().send(item)
-        self.last = bytes(item[-1:]) or self.last
+    def _on_sent(self, part: memoryview) -> None:
+        self.last = bytes(part[-1:]) or self.last
 
 
 class TerminalSink(DescriptorSink):

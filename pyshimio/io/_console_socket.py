@@ -82,6 +82,7 @@ class ConsoleSocket:
         self._receiving = False
         self._changed = anyio.Event()
         self._watch: Watch | None = None
+        self._peer: socket.socket | None = None
         self._listener = self._listen()
 
     def _listen(self) -> socket.socket:
@@ -147,7 +148,8 @@ class ConsoleSocket:
             runtime: When it exits and has sent nothing, the wait is over at once.
 
         Returns:
-            The console; the caller closes it.
+            The console; the caller closes it.  A terminal that a cancelled call has not
+            returned comes from the next one.
 
         Raises:
             ConsoleTimeoutError: Nothing came in time.
@@ -167,6 +169,7 @@ class ConsoleSocket:
                 return await self._receive(runtime)
         finally:
             self._receiving = False
+        self._drop_peer()
         raise ConsoleTimeoutError(
             f"no terminal arrived at {self.path!r} within {timeout} s",
             timeout=timeout,
@@ -174,10 +177,27 @@ class ConsoleSocket:
         )
 
     async def _receive(self, runtime: Process | None) -> Console:
-        while True:
-            with await self._ready(self._listener, _sys.accept, runtime) as connection:
+        while self._peer is None:
+            connection = await self._ready(self._listener, _sys.accept, runtime)
+            try:
                 if _sys.peer_uid(connection) in {0, os.geteuid()}:
-                    return _console_of(await self._ready(connection, _read, runtime))
+                    self._peer = connection
+            finally:
+                if self._peer is None:
+                    connection.close()
+        try:
+            message = await self._ready(self._peer, _read, runtime)
+        except Exception:
+            self._drop_peer()
+            raise
+        # Not when this is cancelled: a runtime connects once, and the next call hears it.
+        self._drop_peer()
+        return _console_of(message)
+
+    def _drop_peer(self) -> None:
+        if self._peer is not None:
+            self._peer.close()
+            self._peer = None
 
     async def _ready(
         self, sock: socket.socket, call: Callable[[socket.socket], T], runtime: Process | None
@@ -230,6 +250,7 @@ class ConsoleSocket:
         self._closed = True
         self._stop_waiting()
         self._listener.close()
+        self._drop_peer()
         with suppress(OSError):
             _sys.unlink(self.path)
         if self._directory is not None:
@@ -273,6 +294,13 @@ def _console_of(message: tuple[bytes, list[int], bool]) -> Console:
 
 def _check_message(data: bytes, fds: list[OwnedFd], *, cut: bool) -> None:
     # The payload is the terminal's name, and nobody may rely on it: crun sends a space.
+    if cut and len(fds) < _sys.MOST_FDS:
+        # There was room for the number, but the kernel had none to give.
+        raise ConsoleTruncatedError(
+            "the peer's terminal was lost: this process may open no more descriptors"
+            " (RLIMIT_NOFILE, see `ulimit -n`)",
+            errno=errno.EMFILE,
+        )
     if cut:
         raise ConsoleTruncatedError(
             "the peer sent more descriptors than fit (MSG_CTRUNC)", errno=errno.EMSGSIZE

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .. import _sys
+from .._events import SinkFailed
 from .._poller import Poller
 from .._pump import LoopPump
 from .._sink import NullSink, PipeSink
@@ -73,9 +74,13 @@ class LoggedIO(BaseIO):
 
     def _discard_pipe(self, stream: str, logger: Logger) -> None:
         """A child has the pipe itself: read on in the logger's place."""
-        outlet = self._outlets[stream] = SinkOutlet(NullSink(count=True))
-        source = PipeSource(logger.reopen_reader(stream))
-        pump = self._pumps[stream] = LoopPump(
+        try:
+            source = PipeSource(logger.reopen_reader(stream))
+        except OSError as error:  # no descriptor left; the pipe closes, and the child gets EPIPE
+            self._hub.emit(SinkFailed(stream, error, final=True))
+            return
+        outlet = SinkOutlet(NullSink(count=True))
+        pump = LoopPump(
             stream,
             source,
             outlet.sink,
@@ -83,7 +88,14 @@ class LoggedIO(BaseIO):
             hub=self._hub,
             then=outlet.close,
         )
-        pump.start()
+        try:
+            pump.start()
+        except OSError as error:
+            pump.end()
+            self._hub.emit(SinkFailed(stream, error, final=True))
+            return
+        self._outlets[stream] = outlet
+        self._pumps[stream] = pump
 
     async def _deliver(self) -> None:
         for logger in self._loggers:

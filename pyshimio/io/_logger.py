@@ -188,6 +188,8 @@ class Logger:
                 _sys.kill_and_reap(pid)
                 raise
             self.process = process
+            self._start = None
+            process.when_exited(lambda: self._on_exit(process))
             start = self._start = _Start(
                 self,
                 process,
@@ -202,7 +204,6 @@ class Logger:
             raise
         finally:
             wait_writer.close()
-        process.when_exited(lambda: self._on_exit(process))
         return start
 
     def _on_exit(self, process: Process) -> None:
@@ -250,7 +251,10 @@ class Logger:
             self._launch(self._respawned)
         except Exception:  # noqa: BLE001 - a program that was deleted meanwhile, no descriptors
             self._give_up(-1)
-            self._ended.set()
+            if self.process is None or self.process.exited:
+                self._ended.set()
+            else:  # it was started, but cannot be heard
+                self.process.kill()
 
     def _respawned(self, start: _Start) -> None:
         if start.error is None:
@@ -334,7 +338,8 @@ class Logger:
             writer.close()
         self._close_readers()
         if self.process is not None:
-            self.process.kill()
+            with suppress(PermissionError):  # it has become another user (setuid)
+                self.process.kill()
             self.process.close()
         if self._start is not None:
             self._start.close()
@@ -369,7 +374,11 @@ class _Start:
         _sys.set_nonblocking(wait.fileno())
         poller = Poller.current()
         self._watch: Watch = poller.listen(wait.fileno(), self._on_wait)
-        self._timer = poller.later(timeout, self._on_timeout)
+        try:
+            self._timer = poller.later(timeout, self._on_timeout)
+        except BaseException:
+            self._watch.close()
+            raise
 
     def _on_wait(self, _events: int) -> None:
         if self._then is None:
@@ -377,6 +386,16 @@ class _Start:
         try:
             byte = _sys.read(self._wait.fileno(), 1)
         except BlockingIOError:
+            return
+        except OSError as error:
+            self._finish(
+                LoggerError(
+                    f"cannot hear whether the logger {self._logger.path!r} is ready:"
+                    f" {error.strerror}",
+                    path=self._logger.path,
+                    errno=error.errno,
+                )
+            )
             return
         if byte:
             self._finish(None)
@@ -400,7 +419,7 @@ class _Start:
         if self._then is None:
             self.finished_first = True
             return
-        with suppress(BlockingIOError):
+        with suppress(OSError):
             if _sys.read(self._wait.fileno(), 1) or not (self._strict or self._need_byte):
                 self.finished_first = True
                 self._finish(None)

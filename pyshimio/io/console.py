@@ -186,7 +186,7 @@ class ConsoleIO(LoggedIO):
         try:
             await self._receive()
         except BaseException:
-            self.close()
+            await self.discard()
             raise
         await super().copy()
 
@@ -198,7 +198,7 @@ class ConsoleIO(LoggedIO):
                 await self._receive()
                 self._start_pumps()
             except BaseException:
-                self.close()
+                await self.discard()
                 raise
         return process
 

@@ -168,14 +168,17 @@ def open_stdin(uri: StdioURI) -> FifoHandle | OwnedFd:
         raise DestinationError(
             f"cannot read stdin from {path!r}: {error.strerror}", path=path, errno=error.errno
         ) from error
-    mode = _sys.fstat(fd.fileno()).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+    try:
+        mode = _sys.fstat(fd.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+            raise DestinationError(  # noqa: TRY301 - it has to be closed, too
+                f"cannot read stdin from {path!r}: neither a FIFO nor a file or character device",
+                path=path,
+                errno=errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL,
+            )
+        # The description is ours alone until the child has it, and the child wants it to wait.
+        _sys.set_blocking(fd.fileno())
+    except BaseException:
         fd.close()
-        raise DestinationError(
-            f"cannot read stdin from {path!r}: neither a FIFO nor a file or character device",
-            path=path,
-            errno=errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL,
-        )
-    # The description is ours alone until the child has it, and the child wants it to wait.
-    _sys.set_blocking(fd.fileno())
+        raise
     return fd

@@ -45,14 +45,14 @@ def without_leftover_tasks(
 
     @functools.wraps(test)
     async def checked(*args: Any, **kwargs: Any) -> None:
-        before = _tasks()
+        before = tasks()
         await test(*args, **kwargs)
-        left = _tasks() - before
+        left = tasks() - before
         for _ in range(TURNS):
             if not left:
                 break
             await _turn()
-            left = _tasks() - before
+            left = tasks() - before
         assert not left, f"left behind: {', '.join(map(repr, left))}"
 
     return checked
@@ -65,7 +65,8 @@ async def _turn() -> None:
         await asyncio.sleep(0)
 
 
-def _tasks() -> set[object]:
+def tasks() -> set[object]:
+    """The running loop's tasks."""
     if not trio.lowlevel.in_trio_task():
         return set(asyncio.all_tasks())
     root = trio.lowlevel.current_root_task()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,13 +39,24 @@ def ext4(where: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def frozen(where: Path) -> Iterator[None]:
-    """Every write to the file system at *where* waits until this is over."""
-    _run("fsfreeze", "-f", str(where))
+def frozen(where: Path, most: float = 30.0) -> Iterator[None]:
+    """Every write to the file system at *where* waits until this is over.
+
+    It is over after *most* seconds in any case: a loop that is stuck in a write (which no
+    signal ends) would never come back here.
+    """
+    thaw = threading.Timer(most, _run, ("fsfreeze", "-u", str(where)))
+    thaw.start()
     try:
+        _run("fsfreeze", "-f", str(where))
         yield
     finally:
-        _run("fsfreeze", "-u", str(where))
+        thaw.cancel()
+        thaw.join()
+        # Refused where the time was over: it is thawed already.
+        subprocess.run(
+            ["fsfreeze", "-u", str(where)], check=False, stderr=subprocess.DEVNULL, timeout=30
+        )
 
 
 def _run(*args: str) -> None:

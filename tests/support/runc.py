@@ -31,7 +31,8 @@ class Runtime:
     bundle: str
     pid_file: str
     log: str
-    name: str = "c1"
+    name: str
+    """Its own: the state directory is apart, but the cgroup is called by the name alone."""
 
     @classmethod
     def make(
@@ -61,7 +62,12 @@ class Runtime:
         _edit(config, list(args), terminal=terminal, uid=uid)
         (bundle / "config.json").write_text(json.dumps(config))
         return cls(
-            found, str(where / "state"), str(bundle), str(where / "pid"), str(where / "log.txt")
+            program=found,
+            root=str(where / "state"),
+            bundle=str(bundle),
+            pid_file=str(where / "pid"),
+            log=str(where / "log.txt"),
+            name=f"c{os.getpid()}",
         )
 
     def command(self, verb: str, *options: str, **more: Any) -> Command:

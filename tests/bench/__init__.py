@@ -1,0 +1,1 @@
+"""Speed, beside a real peer in the same run: ``nox -s bench``."""

@@ -1,0 +1,3 @@
+module pyshimio/bench/peer
+
+go 1.21

@@ -1,0 +1,69 @@
+"""Run rounds until the time is up, then look at what is left."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+import time
+from collections import Counter
+
+from support.loops import warm_up
+
+from .memory import LIMIT, growth, pss
+from .rounds import Round
+
+FEWEST = 16
+"""Rounds that are needed to say anything about memory."""
+
+
+def main() -> int:
+    """Run the soak; 0 when every byte and every descriptor was accounted for."""
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", default=f"{random.SystemRandom().getrandbits(32):08x}")
+    parser.add_argument("--round", type=int, help="run this one only, to see a failure again")
+    parser.add_argument("--verbose", action="store_true", help="print each round's history")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    logging.getLogger("pyshimio").addHandler(logging.NullHandler())
+    logging.getLogger("pyshimio").propagate = False
+    warm_up()
+    done: Counter[str] = Counter()
+    memory: list[tuple[int, int]] = []
+    until = time.monotonic() + 60 * options.minutes
+    number = options.round or 0
+    while True:
+        one = Round(options.seed, number, done)
+        one.run()
+        if options.verbose:
+            print(*one.history, sep="\n", flush=True)
+        if one.failures:
+            print(*one.history, *one.failures, sep="\n")
+            print(f"again: python -m soak --seed {options.seed} --round {number}")
+            return 1
+        memory.append(pss())
+        number += 1
+        if options.round is not None or (time.monotonic() > until and number >= FEWEST):
+            break
+    for what, count in sorted(done.items()):
+        print(f"{count:>14,}  {what}")
+    if len(memory) < FEWEST:
+        print(f"too few rounds ({len(memory)}) to say anything about memory")
+        return 0
+    whole, anonymous = ([sample[part] for sample in memory] for part in (0, 1))
+    ratio, own = growth(whole), growth(anonymous)
+    print(
+        f"Pss {whole[0]:,} to {whole[-1]:,} KiB; last quarter / second quarter {ratio:.4f},"
+        f" its anonymous part {own:.4f}"
+    )
+    # Our share of the libraries' pages grows when other processes end: that is no leak.
+    if min(ratio, own) > LIMIT:
+        print(f"memory grows, by more than {LIMIT}: {memory}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
