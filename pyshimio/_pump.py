@@ -10,7 +10,7 @@ Nothing here is a task, so nothing can be cancelled between reading bytes and wr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import attrs
@@ -412,8 +412,9 @@ class LoopPump(Pump):
                 return False
         if self._busy and self._spliceable():
             waiting = self.source.waiting() or 0
-            if waiting >= _sys.PAGE and self.sink.splice_ready():  # type: ignore[attr-defined]
-                return self._splice(waiting)
+            sink = cast("PipeSink", self.sink)
+            if waiting >= _sys.PAGE and sink.splice_ready():
+                return self._splice(sink, waiting)
         size = self._within_mark(CHUNK if self._busy else _sys.PAGE)
         data = self.source.read(size)
         if data is None:
@@ -476,8 +477,8 @@ class LoopPump(Pump):
             and isinstance(self.sink, PipeSink)
         )
 
-    def _splice(self, waiting: int) -> bool:
-        moved: int | None = self.sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))  # type: ignore[attr-defined]
+    def _splice(self, sink: PipeSink, waiting: int) -> bool:
+        moved = sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))
         if moved is None:
             # There was something to take, so it is the sink that has no room.
             self._blocked()

@@ -71,14 +71,26 @@ def test_detach() -> None:
         fd.detach()
 
 
-def test_lend() -> None:
-    """A close while a call has the number takes effect when the call has returned."""
+def test_detach_while_lent() -> None:
+    """A number that is given away while a call has it is not closed behind the call."""
     fd = null()
 
-    with fd.lend() as number, fd.lend() as same:
-        assert number == same
-        fd.close()
-        assert fd.closed
+    with fd.lend():
+        number = fd.detach()
+
+    os.fstat(number)
+    os.close(number)
+
+
+def test_lend() -> None:
+    """A close while calls have the number takes effect when the last one has returned."""
+    fd = null()
+
+    with fd.lend() as number:
+        with fd.lend() as same:
+            assert number == same
+            fd.close()
+            assert fd.closed
         os.fstat(number)
 
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -128,12 +140,14 @@ def test_forgotten() -> None:
     fd = null()
     number = fd.fileno()
 
-    with pytest.warns(ResourceWarning, match=r"unclosed <OwnedFd open\(\d+\)>"):  # noqa: PT031
+    with pytest.warns(ResourceWarning, match=r"unclosed <OwnedFd open\(\d+\)>") as caught:  # noqa: PT031
         del fd
         gc.collect()
 
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
+    # What the warning keeps says what it is, and where it was made if memory is traced.
+    assert repr(caught[0].source) == "<OwnedFd closed>"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -221,6 +221,8 @@ class BaseIO:
                 for stream in self._outlets:
                     scopes.append(CancelScope())
                     group.start_soon(open_one, stream, scopes[-1])
+        else:
+            await anyio.lowlevel.checkpoint()
         self._check_open("this IO was closed while it waited for its destinations")
         if failed:
             raise failed[0]
@@ -504,7 +506,7 @@ class BaseIO:
     async def discard(self) -> None:
         """Close everything and reap what was killed, without any grace."""
         self.close()
-        if not all(process.exited for process in self._processes):
+        if not self._reaped():
             with CancelScope(shield=True), anyio.move_on_after(1.0):
                 await self._reap()
 
@@ -584,6 +586,10 @@ class BaseIO:
             for stream, outlet in self._outlets.items()
             if isinstance(outlet, FifoOutlet) and outlet.fifo is not None
         ]
+
+    def _reaped(self) -> bool:
+        """Whether nobody is left to be waited for."""
+        return all(process.exited for process in self._processes)
 
     async def _reap(self) -> None:
         for process in self._processes:

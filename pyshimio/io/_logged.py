@@ -119,6 +119,9 @@ class LoggedIO(BaseIO):
             logger_stopped=any(logger.stopped for logger in self._loggers),
         )
 
+    def _reaped(self) -> bool:
+        return not self._loggers and super()._reaped()
+
     async def _reap(self) -> None:
         await super()._reap()
         for logger in self._loggers:
