@@ -158,3 +158,21 @@ def soak(session: nox.Session) -> None:
     """Run random children for a minute, or `-- --minutes N`, and account for every byte."""
     session.install("--group=tests", "-e.[cli,uvloop]")
     session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure beside real peers, `-- ROW... --rounds N --json FILE`; 20 minutes, a quiet machine.
+
+    Uses Go where it is found; without it the rows beside the Go loop have no ratio.
+    """
+    session.install("--group=bench", ".[cli,uvloop]")
+    session.run("python", "-m", "bench", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
+def plot(session: nox.Session) -> None:
+    """Draw the figures that docs/bench.json holds, for the page about speed."""
+    session.install("--group=bench")
+    files = ("docs/bench.json", "docs/bench.svg")
+    session.run("python", "-m", "bench.plot", *files, env={"PYTHONPATH": "tests"})

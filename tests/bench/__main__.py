@@ -44,9 +44,9 @@ def tell(number: int, party: str, sample: Sample) -> None:
 def report(result: Result) -> dict[str, object]:
     """Print the medians and every goal of one row, and return them for the file."""
     row = result.row
-    figures = list(next(iter(result.rounds[0].values())))
     medians = {
-        party: {figure: result.median(party, figure) for figure in figures} for party in row.parties
+        party: {figure: result.median(party, figure) for figure in result.rounds[0][party]}
+        for party in row.parties
     }
     for party, values in medians.items():
         print(f"  median   {party:<12} " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
@@ -81,6 +81,8 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.rows) - ROWS.keys():
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    # Runtimes are where an unprivileged PATH does not look.
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     found = versions()
     print("  ".join(f"{name} {version}" for name, version in found.items()), flush=True)

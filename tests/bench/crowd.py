@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MANY, FEW = 1000, 10
 MIB_EACH = 8
 """What each of many children writes; the few write as much together."""
+SECONDS = "8"
+"""How long a thousand children write two lines a second before they are weighed."""
 
 
 def crowd(stage: Stage) -> Row:
@@ -64,7 +66,7 @@ def _flood(command: list[str]) -> Sample:
 
 def _weigh(stage: Stage, loop: str) -> Sample:
     many, few = (
-        answer(stage.ours("host", "chat", loop, str(count), "20", stage.path("logs")))["pss"]
+        answer(stage.ours("host", "chat", loop, str(count), SECONDS, stage.path("logs")))["pss"]
         for count in (MANY, FEW)
     )
     return {"KiB each": (many - few) / (MANY - FEW), "Pss KiB": many}
@@ -80,11 +82,16 @@ def _conmon(stage: Stage) -> Sample:
     command += ["--runtime-arg", f"--root={root}", "--bundle", str(bundle)]
     command += ["--container-pidfile", pid_file, "--log-path", f"k8s-file:{stage.path('ctr.log')}"]
     command += ["--conmon-pidfile", stage.path("conmon.pid"), "--exit-dir", stage.path("exits")]
-    os.makedirs(stage.path("exits"), exist_ok=True)
+    command += ["--socket-dir-path", stage.path("sockets")]
+    for directory in ("exits", "sockets"):
+        os.makedirs(stage.path(directory), exist_ok=True)
     runc = ["runc", f"--root={root}"]
     try:
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
         while not os.path.exists(pid_file):
+            if time.monotonic() > deadline:
+                raise SystemExit("conmon did not create its container")
             time.sleep(0.01)
         subprocess.run([*runc, "start", name], check=True)
         time.sleep(1)  # some of the container's lines
