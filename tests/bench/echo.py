@@ -22,7 +22,7 @@ LIMITS = {"asyncio": 1.3, "uvloop": 1.1, "trio": 2.5}
 
 def echo(stage: Stage) -> Row:
     """The median of the round trips, and what the pump pays for one."""
-    names = [*LOOPS, "go"] if stage.peer else list(LOOPS)
+    names = [*LOOPS, *(f"bare {loop}" for loop in LOOPS), *(["go"] if stage.peer else [])]
     goals = [Goal("p50 µs", loop, "go", limit) for loop, limit in LIMITS.items()]
     return Row(
         "echo",
@@ -37,6 +37,8 @@ def _echo(stage: Stage, name: str) -> Sample:
     core = stage.pump_core
     if name == "go":
         command = stage.go("-stdin", stdin, "-stdout", stdout, "--", "cat")
+    elif name.startswith("bare "):
+        command = stage.ours("bare", name.removeprefix("bare "), stdin, stdout, "--", "cat")
     else:
         command = stage.ours("party", name, "--stdin", stdin, "--stdout", stdout, "--", "cat")
     client = pinned(core, [sys.executable, "-m", "bench.client", stdin, stdout, str(TRIPS)])
