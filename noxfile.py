@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shutil
 import subprocess
 import sys
@@ -171,8 +172,35 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def plot(session: nox.Session) -> None:
-    """Draw the figures that docs/bench.json holds, for the page about speed."""
+def figures(session: nox.Session) -> None:
+    """Make the tables and the plot of the page about speed from docs/figures/bench.json."""
     session.install("--group=bench")
-    files = ("docs/bench.json", "docs/bench.svg")
-    session.run("python", "-m", "bench.plot", *files, env={"PYTHONPATH": "tests"})
+    env = {"PYTHONPATH": "tests"}
+    session.run("python", "-m", "bench.publish", "docs/figures", env=env)
+
+
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Break what moves bytes in every small way, half an hour long: do the tests notice?"""
+    session.install("--group=tests", "--group=mutation", "-e.[cli,uvloop]")
+    work = _scratch(session)
+    shutil.rmtree(work)
+    for name in ("pyshimio", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(HERE / name, work / name, ignore=ignored)
+    shutil.copy(HERE / "pyproject.toml", work)
+    session.chdir(work)
+    session.run("mutmut", "run", "--max-children=2", *session.posargs)
+    session.run("mutmut", "results")
+    verdicts: list[int | None] = []
+    for path in sorted((work / "mutants" / "pyshimio").glob("*.meta")):
+        # What pytest said: 0 if no test failed; mutmut's 33: there is none; null: not tried.
+        codes = list(json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"].values())
+        verdicts += codes
+        session.log(f"{path.stem}: {_noticed(codes)} of {len(codes)}")
+    if not session.posargs and _noticed(verdicts) < 0.9 * len(verdicts):
+        session.error("fewer than nine of ten were noticed")
+
+
+def _noticed(verdicts: list[int | None]) -> int:
+    return sum(verdict not in {0, 33, None} for verdict in verdicts)
