@@ -38,6 +38,12 @@ MINE = f"{sys.version_info.major}.{sys.version_info.minor}"
 FULL = MINE if MINE in PYTHONS else next(filter(_runs, PYTHONS), PYTHONS[0])
 OTHERS = [python for python in PYTHONS if python != FULL]
 
+WORKERS = ("-n", "auto", "--maxprocesses=4", "--dist=worksteal")
+"""Options that run the suite in a process for each core; ``-- -n0`` runs it in one."""
+
+SHORTENED = (*WORKERS, "--loops=asyncio", "-m", "not slow and not thorough")
+"""Options for what differs from the full run in little: an interpreter, a wheel, dependencies."""
+
 ASYNCIO = [
     *("-p", "no:anyio", "-p", "asyncio", "-o", "asyncio_mode=auto"),
     *("-o", "asyncio_default_fixture_loop_scope=function"),
@@ -58,12 +64,13 @@ def tests(session: nox.Session) -> None:
     """Run the suite: on one interpreter on every loop and under both plugins, else shortened."""
     session.install("--group=tests", "-e.[cli,uvloop]")
     if session.python != FULL:
-        session.run("pytest", "--loops=asyncio", "-m", "not slow", *session.posargs)
+        session.run("pytest", *SHORTENED, *session.posargs)
         return
     session.install("--group=tests-asyncio")
     by_anyio, by_asyncio = (_scratch(session) / name for name in ("anyio", "asyncio"))
-    session.run("pytest", f"--list-functions={by_anyio}", *session.posargs)
-    session.run("pytest", *ASYNCIO, f"--list-functions={by_asyncio}", *session.posargs)
+    pytest = ("pytest", *WORKERS)
+    session.run(*pytest, f"--list-functions={by_anyio}", *session.posargs)
+    session.run(*pytest, *ASYNCIO, f"--list-functions={by_asyncio}", *session.posargs)
     # The file compared, not the count: a difference says which test was not collected.
     here, there = (path.read_text(encoding="utf-8").splitlines() for path in (by_anyio, by_asyncio))
     if here != there:
@@ -78,7 +85,7 @@ def coverage(session: nox.Session) -> None:
     session.install("--group=tests", "--group=coverage", "-e.[cli,uvloop]")
     env = {"COVERAGE_FILE": str(_scratch(session) / "data")}
     session.run("coverage", "erase", env=env)
-    pytest = ("coverage", "run", "-m", "pytest")
+    pytest = ("coverage", "run", "-m", "pytest", *WORKERS)
     session.run(*pytest, "--loops=asyncio", *session.posargs, env=env)
     if not session.posargs:
         # The poller alone has lines for trio; `tests` runs everything there.
@@ -125,7 +132,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Run the suite against the built wheel, with the checkout out of reach."""
+    """Run the shortened suite against the built wheel, with the checkout out of reach."""
     session.install("--group=tests", "build")
     work = _scratch(session)
     shutil.rmtree(work)
@@ -139,19 +146,19 @@ def wheel(session: nox.Session) -> None:
     where = session.run("python", "-c", "import pyshimio; print(pyshimio.__file__)", silent=True)
     if "site-packages" not in str(where):
         session.error(f"not the installed package: {where}")
-    session.run("pytest", "--loops=asyncio", *session.posargs)
+    session.run("pytest", *SHORTENED, *session.posargs)
 
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the suite on the oldest dependencies that pyproject.toml admits."""
+    """Run the shortened suite on the oldest dependencies that pyproject.toml admits."""
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--quiet", "--resolution=lowest-direct"),
         *(f"--python={session.virtualenv.location}", "--group=tests", "-e.[cli,uvloop]"),
     )
     session.run("uv", "pip", "freeze", env={"VIRTUAL_ENV": session.virtualenv.location})
-    session.run("pytest", "--loops=asyncio", "-m", "not slow", *session.posargs)
+    session.run("pytest", *SHORTENED, *session.posargs)
 
 
 @nox.session

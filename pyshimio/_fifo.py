@@ -288,7 +288,6 @@ class FifoSource:
     """
 
     def __init__(self, handle: FifoHandle) -> None:
-        self.path = handle.path
         self.reader = handle.open_reader()
         try:
             keep = handle.open_writer()

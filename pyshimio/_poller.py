@@ -445,10 +445,10 @@ class _TrioPoller(Poller):
         # Nothing in here may raise: an exception of a system task is a crash of trio.
         try:
             with life, suppress(self._closed):
-                while not life.cancel_called:
+                while self._life is life:
                     with self._new_scope(deadline=self._due()) as wait:
                         # One scope for many turns: making it costs as much as a turn.
-                        while not life.cancel_called:
+                        while self._life is life:
                             self._wait = wait
                             if self._ready:
                                 await self._trio.checkpoint()
@@ -466,13 +466,13 @@ class _TrioPoller(Poller):
         return self._timers[0][0] if self._timers else math.inf
 
     def _turn(self, life: trio.CancelScope) -> None:
-        if life.cancel_called:
+        if self._life is not life:  # which is what cancel_called asks the clock for
             return
         self._wait = None
         self._poll()
         while self._timers and self._timers[0][0] <= self._clock():
             heapq.heappop(self._timers)[2].fire()
-        if self._ready and not life.cancel_called:
+        if self._ready and self._life is life:
             self._run_ready()
 
 

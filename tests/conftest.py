@@ -78,9 +78,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """List the functions; noxfile.py compares what both plugins were given to run."""
+    """List the functions; noxfile.py compares what both plugins were given to run.
+
+    Of the workers of pytest-xdist, which all collect the same, one writes.
+    """
     target: str | None = config.getoption("list_functions")
-    if target is not None:
+    if target is not None and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         names = sorted({item.nodeid.partition("[")[0] for item in items})
         with open(target, "w", encoding="utf-8") as file:
             file.writelines(f"{name}\n" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -11,14 +12,27 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from pyshimio import BytesAbandoned, Stdio, create_io
+from pyshimio import BytesAbandoned, Stdio, _sys, create_io
 from pyshimio._fifo import FifoHandle, FifoSink, FifoSource, KeepAlive
-from pyshimio.errors import FifoNotFoundError, FifoTimeoutError, NotAFifoError
+from pyshimio._poller import Poller
+from pyshimio.errors import (
+    DestinationError,
+    FifoNotFoundError,
+    FifoTimeoutError,
+    NotAFifoError,
+)
 from support.children import GUARD, until
+from support.faults import fail_syscall
 from support.fifos import Client, make_fifo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from pyshimio._poller import Timer
+
+PROBES = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
+"""Seconds between two looks at a FIFO that somebody else is to change."""
 
 COUNT = "import sys\nfor i in range({n}): sys.stdout.write('%07d\\n' % i)"
 
@@ -67,9 +81,33 @@ async def test_client_that_never_comes(tmp_path: Path) -> None:
         await io.spawn(["touch", str(started)])
     assert caught.value.path == path
     assert caught.value.timeout == 0.05
+    assert caught.value.errno == errno.ETIMEDOUT
     assert isinstance(caught.value, TimeoutError)
     assert not started.exists()
     await io.aclose()
+
+
+async def test_a_client_is_looked_for_at_once_and_then_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a client looks often in the beginning, and every 50 ms in the long run."""
+    sleep = anyio.sleep
+    pauses: list[float] = []
+
+    async def tell(delay: float) -> None:
+        pauses.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(anyio, "sleep", tell)
+    handle = FifoHandle(make_fifo(tmp_path))
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as group:
+            group.start_soon(handle.wait_writer, None)
+            while len(pauses) < len(PROBES):
+                await sleep(0)
+            group.cancel_scope.cancel()
+    handle.close()
+    assert pauses[: len(PROBES)] == PROBES
 
 
 async def test_one_of_two_clients_never_comes(tmp_path: Path) -> None:
@@ -234,6 +272,7 @@ async def test_missing_fifo(tmp_path: Path, stream: str) -> None:
     with pytest.raises(FifoNotFoundError, match="mkfifo") as caught:
         await create_io(Stdio(**{stream: path}))  # type: ignore[arg-type]
     assert caught.value.path == path
+    assert caught.value.errno == errno.ENOENT
     assert isinstance(caught.value, FileNotFoundError)
 
 
@@ -242,15 +281,58 @@ async def test_not_a_fifo(tmp_path: Path, stream: str) -> None:
     """``fifo:`` insists on a FIFO and refuses a regular file without touching it."""
     path = tmp_path / "file"
     path.write_bytes(b"x")
-    with pytest.raises(NotAFifoError, match="file://"):
+    with pytest.raises(NotAFifoError, match="file://") as caught:
         await create_io(Stdio(**{stream: f"fifo://{path}"}))  # type: ignore[arg-type]
+    assert (caught.value.path, caught.value.errno) == (str(path), errno.ENOTSUP)
     assert path.read_bytes() == b"x"
 
 
 def test_handle_of_a_path_that_cannot_be_looked_at() -> None:
     """A name that the kernel refuses is a typed error with its errno."""
-    with pytest.raises(OSError, match="cannot look at"):
-        FifoHandle("/" + "x" * 300)
+    path = "/" + "x" * 300
+    with pytest.raises(DestinationError, match=f"cannot look at '{path}': File name") as caught:
+        FifoHandle(path)
+    assert (caught.value.path, caught.value.errno) == (path, errno.ENAMETOOLONG)
+
+
+def test_fifo_that_cannot_be_examined(tmp_path: Path) -> None:
+    """A FIFO that the kernel opens and does not describe is a typed error, and let go of."""
+    path = make_fifo(tmp_path)
+    with (
+        fail_syscall("fstat", error=errno.EIO),
+        pytest.raises(DestinationError, match=f"cannot look at '{path}': Input/output") as caught,
+    ):
+        FifoHandle(path)
+    assert (caught.value.path, caught.value.errno) == (path, errno.EIO)
+
+
+def test_fifo_that_cannot_be_opened(tmp_path: Path) -> None:
+    """A FIFO that cannot be opened for another reason than a missing reader says which."""
+    path = make_fifo(tmp_path)
+    handle = FifoHandle(path)
+    for open_end in (handle.open_reader, handle.open_writer):
+        with (
+            fail_syscall("reopen", error=errno.ENFILE),
+            pytest.raises(DestinationError, match=f"cannot open the FIFO '{path}': Too") as caught,
+        ):
+            open_end()
+        assert (caught.value.path, caught.value.errno) == (path, errno.ENFILE)
+    handle.close()
+
+
+def test_one_fifo_by_two_names(tmp_path: Path) -> None:
+    """Handles know the inode, whatever it is called."""
+    path, other = make_fifo(tmp_path), make_fifo(tmp_path, "other")
+    os.symlink(path, tmp_path / "link")
+    os.link(path, tmp_path / "second")
+    names = (path, str(tmp_path / "link"), str(tmp_path / "second"), other)
+    handles = [FifoHandle(name) for name in names]
+    inodes = [handle.inode for handle in handles]
+    for handle in handles:
+        handle.close()
+    status = os.stat(path)
+    assert inodes[:3] == [(status.st_dev, status.st_ino)] * 3
+    assert inodes[3] not in inodes[:3]
 
 
 async def test_attached(tmp_path: Path) -> None:
@@ -266,10 +348,65 @@ async def test_attached(tmp_path: Path) -> None:
         assert sink.unread() == 3
         assert os.read(client.fd, 10) == b"abc"
     assert not sink.attached()
-    assert "open" in repr(sink)
+    assert repr(sink) == f"<FifoSink {path!r} open>"
     sink.close()
-    assert not sink.attached()
-    assert "closed" in repr(sink)
+    assert sink.attached() is False
+    assert repr(sink) == f"<FifoSink {path!r} closed>"
+
+
+async def test_stream_that_ends_leaves_the_other_ones_fifo_alive(tmp_path: Path) -> None:
+    """Of two streams in one FIFO the one that goes on has a reader, and nobody loses a byte."""
+    path = make_fifo(tmp_path)
+    handle, keep = FifoHandle(path), KeepAlive()
+    first, second = FifoSink.open_now(handle, keep), FifoSink.open_now(handle, keep)
+    handle.close()
+    assert (first.speaks, second.speaks) == (True, False)
+    assert first.write([b"one"]) == 3
+
+    first.close()
+
+    assert second.speaks
+    assert not _sys.poll_now(second.fileno()) & _sys.EPOLLERR
+    assert second.write([b"two"]) == 3
+    with Client(path) as client:
+        assert await client.read(6) == b"onetwo"
+    second.close()
+    with Client(path) as client:
+        assert client.unread == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_end_comes_when_the_fifo_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """A finished FIFO is looked at seldom and seldomer, closed when read, and remembers by whom."""
+    path = make_fifo(tmp_path)
+    handle = FifoHandle(path)
+    sink = FifoSink.open_now(handle, KeepAlive())
+    handle.close()
+    poller = Poller.current()
+    later = poller.later
+    delays: list[float] = []
+
+    def tell(delay: float, callback: Callable[[], None]) -> Timer:
+        delays.append(delay)
+        return later(delay / 10, callback)
+
+    monkeypatch.setattr(poller, "later", tell)
+    done = anyio.Event()
+    with Client(path) as client:
+        assert sink.write([b"abc"]) == 3
+        sink.finish(poller, done.set)
+        await until(lambda: len(delays) >= len(PROBES))
+        assert not client.hung_up
+        assert os.read(client.fd, 10) == b"abc"
+        if not there:
+            client.close()
+        with anyio.fail_after(GUARD):
+            await done.wait()
+        assert sink.fd.closed
+        assert sink.attached() is there
+    assert delays[: len(PROBES)] == PROBES
 
 
 async def test_abandoned_bytes_are_reported(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from soak.memory import growth
-from soak.records import SIZE, kept, missing, stream
+from soak.records import SIZE, joined, kept, missing, stream
 
 MARK = 0xC0FFEE
 WHOLE = stream(MARK, 100)
@@ -45,6 +45,13 @@ def test_cut_lines_are_counted() -> None:
     """A newline that ends a line that was cut is not counted as the stream's."""
     assert kept(MARK, WHOLE) == (len(WHOLE), 0)
     assert kept(MARK, WHOLE[:330] + b"\n" + WHOLE[640:])[0] == len(WHOLE) - 310
+
+
+@pytest.mark.parametrize("first,second", [(330, 330), (330, 640), (320, 640), (325, 640)])
+def test_cut_lines_are_not_glued_by_a_rotation(first: int, second: int) -> None:
+    """The next file goes on with the line, or begins with another one; both are understood."""
+    parts = [WHOLE[:first], b"", WHOLE[second:]]
+    assert kept(MARK, joined(MARK, parts))[0] == len(WHOLE) - (second - first)
 
 
 def test_growth() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RECORD = b"%08x %010d soak-record\n"
 SIZE = 32
@@ -56,6 +60,22 @@ def _common(whole: bytes, position: int, got: bytes, at: int) -> int:
         else:
             high = middle
     return low
+
+
+def joined(mark: int, parts: Iterable[bytes]) -> bytes:
+    """A log in several files as one: a line that only the next file could end is ended.
+
+    Bytes that were dropped may be gone with a rotation between them and those before, and then
+    the next file begins with a record of its own, not with the rest of the last one.
+    """
+    beginning = b"%08x " % mark
+    whole = bytearray()
+    for part in filter(None, parts):
+        anew = part.startswith(beginning) or beginning.startswith(part)
+        if whole and not whole.endswith(b"\n") and anew:
+            whole += b"\n"
+        whole += part
+    return bytes(whole)
 
 
 def kept(mark: int, got: bytes) -> tuple[int, int]:

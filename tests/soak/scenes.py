@@ -20,7 +20,7 @@ from pyshimio import (
 from pyshimio.errors import StreamFailedError
 
 from .fifo_clients import Reader, type_into
-from .records import kept, stream
+from .records import joined, kept, stream
 from .world import OUTPUTS, World, check
 
 LINGER = 30.0
@@ -60,7 +60,11 @@ async def files(world: World) -> None:
                 check(await process.wait() == status, "status")
             result = await io.drain(linger=LINGER, sink_timeout=LINGER)
     finally:
-        got = {name: _rotated(path, rotations) for name, path in paths.items()}
+        parts = {name: _rotated(path, rotations) for name, path in paths.items()}
+        if world.lines:  # a line that was cut in one file is not gone on with in the next
+            got = {name: joined(world.marks[name], parts[name]) for name in OUTPUTS}
+        else:
+            got = {name: b"".join(parts[name]) for name in OUTPUTS}
         for name in OUTPUTS:
             world.in_order(name, got[name])
     for name in OUTPUTS:
@@ -70,9 +74,9 @@ async def files(world: World) -> None:
         check(found.finished, f"{name}: {found}")
 
 
-def _rotated(path: str, rotations: int) -> bytes:
+def _rotated(path: str, rotations: int) -> list[bytes]:
     parts = [Path(f"{path}.{number}") for number in range(rotations)]
-    return b"".join(part.read_bytes() for part in (*parts, Path(path)) if part.exists())
+    return [part.read_bytes() for part in (*parts, Path(path)) if part.exists()]
 
 
 async def fifos(world: World) -> None:
