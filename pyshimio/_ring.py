@@ -264,10 +264,7 @@ class RingSink:
     def drop_waiting(self) -> None:
         """Give up on what waits for the sink: its time is over."""
         with self._lock:
-            lost = self._size
-            self.dropped += lost
-            self._chunks.clear()
-            self._size = 0
+            lost = self._lose()
             if lost:
                 self._end_half_line()
             self._active = self._flushing = False
@@ -280,11 +277,16 @@ class RingSink:
         self.error = error
         self._unwatch()
         with self._lock:
-            self.dropped += self._size
-            self._chunks.clear()
-            self._size = 0
+            self._lose()
         self._hub.emit(SinkFailed(self.stream, error, final=True))
         self._emptied()
+
+    def _lose(self) -> int:
+        """Count all that waits as dropped; how much it was.  Under the lock."""
+        lost, self._size = self._size, 0
+        self.dropped += lost
+        self._chunks.clear()
+        return lost
 
     def _emptied(self) -> None:
         if not self._active or self.error is not None or self.closed:
@@ -324,9 +326,7 @@ class RingSink:
             return
         self.closed = True
         with self._lock:
-            self.dropped += self._size
-            self._chunks.clear()
-            self._size = 0
+            self._lose()
         self._unwatch()
         if self._hold is not None:
             self._hold.close()

@@ -79,8 +79,10 @@ class PipeSource(Source):
     spliceable = True
 
     def emptied_by(self, got: int, size: int) -> bool:
-        # Every write after a read that came back short makes an edge of its own, but the
-        # last writer's goodbye may have made its edge already.
+        # pipe_read() goes on from buffer to buffer until it has what was asked for or the pipe
+        # is empty; a signal ends its sleep only, and we never sleep.  (Splices may stop
+        # earlier, so they ask again.)  Every write after a read that came back short makes an
+        # edge of its own, but the last writer's goodbye may have made its edge already.
         return got < size and not self.hung_up
 
     def waiting(self) -> int:

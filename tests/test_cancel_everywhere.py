@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from pyshimio.io._result import DrainPolicy
     from support.cancel import Mode, Report
 
+pytestmark = pytest.mark.thorough
+
 SLEEP = ("sleep", "60")
 BULK = 300_000
 """More than a pipe holds."""

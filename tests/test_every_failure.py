@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from pyshimio import DrainResult, StreamResult
     from support.faults import Report
 
+pytestmark = pytest.mark.thorough
+
 LINES = b"".join(b"%07d\n" % number for number in range(1500))  # 12,000 bytes: three pages
 BULK = b"".join(b"%07d\n" % number for number in range(40_000))  # 320,000 bytes
 

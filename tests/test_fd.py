@@ -59,6 +59,21 @@ def test_close_of_what_is_closed_already() -> None:
     assert fd.closed
 
 
+def test_number_zero() -> None:
+    """A process without a stdin gets its number for something else, which is closed as well."""
+    saved = os.dup(0)
+    os.close(0)
+    try:
+        fd = null()
+        assert fd.fileno() == 0
+        fd.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(0)
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+
+
 def test_detach() -> None:
     """A detached number lives on, and is the caller's to close."""
     fd = null()

@@ -40,11 +40,11 @@ from pyshimio.errors import (
     StreamFailedError,
     URINulError,
 )
-from support.children import until
+from support.children import GUARD, until
 from support.mounts import ext4, tmpfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pyshimio import DrainResult, IOEvent
 
@@ -456,6 +456,45 @@ async def test_a_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
         assert (await io.drain()).complete
 
     assert rotated.read_bytes() == b"one\n"
+
+
+async def test_a_stream_may_end_while_its_file_is_reopened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """reopen() passes over a stream that ends meanwhile, like one that has ended before."""
+    path = str(tmp_path / "log")
+    at_end, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    real_readv, real_open = _sys.readv, _sys.open
+
+    def readv(fd: int, buffers: Sequence[memoryview]) -> int:
+        count = real_readv(fd, buffers)
+        if count == 0:
+            at_end.set()
+            go_on.wait(GUARD)
+        return count
+
+    def slow_open(name: str, flags: int, mode: int = 0o777) -> int:
+        if at_end.is_set() and name == path:
+            ended.wait(GUARD)
+        return real_open(name, flags, mode)
+
+    monkeypatch.setattr(_sys, "readv", readv)
+    monkeypatch.setattr(_sys, "open", slow_open)
+    with anyio.fail_after(GUARD):
+        async with FileIO(path) as io:
+            await io.spawn(["echo", "hello"])
+            await until(at_end.is_set)
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(io.reopen)
+                    await anyio.wait_all_tasks_blocked()
+                    go_on.set()
+                    assert (await io.drain()).stdout is not None
+                    ended.set()
+            finally:
+                go_on.set()
+                ended.set()
+    assert Path(path).read_bytes() == b"hello\n"
 
 
 async def test_a_file_that_is_closed_while_a_thread_reopens_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ PROGRAM = str(Path(__file__).parent / "support" / "traced.py")
 GUARD = 10.0
 MOST = 60
 
-pytestmark = [pytest.mark.runtime("strace"), pytest.mark.slow]
+pytestmark = [pytest.mark.runtime("strace"), pytest.mark.slow, pytest.mark.thorough]
 
 SCENES = [
     # What is injected, whether threads are traced too, and how many calls there are at least.

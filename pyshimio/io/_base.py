@@ -281,7 +281,11 @@ class BaseIO:
                 if outlet.lane is None:
                     pump.sink.reopen()
                 else:
-                    await outlet.lane.call(pump.sink.reopen, lambda _: None)
+                    try:
+                        await outlet.lane.call(pump.sink.reopen, lambda _: None)
+                    except anyio.ClosedResourceError:
+                        if not pump.done.is_set():  # else the stream ended meanwhile
+                            raise
             pump.retry()
 
     # -- the end ------------------------------------------------------------------------
@@ -499,8 +503,9 @@ class BaseIO:
             outlet.close()
         for stream in self._parents.values():
             stream.close()
-        if self._inlet is not None:
-            self._inlet.close()
+        for stdin in (self._inlet, self._stdin_fifo):
+            if stdin is not None:
+                stdin.close()
         self._hub.close()
 
     async def discard(self) -> None:

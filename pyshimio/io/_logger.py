@@ -217,9 +217,7 @@ class Logger:
         early = not self._input_ended() or any(self.unread(stream) for stream in OUTPUTS)
         if early and self._start is not None and self._start.finished_first:
             self.hub.emit(LoggerExited("stdout", process.pid, status))
-            if self.on_death == "respawn" and self._may_restart():
-                delay = BACKOFF * 2 ** (len(self._restarts) - 1) if len(self._restarts) > 1 else 0
-                self._backoff = Poller.current().later(delay, self._respawn)
+            if self.on_death == "respawn" and self._may_restart() and self._await_respawn():
                 return
             self._give_up(status)
         self._ended.set()
@@ -243,6 +241,15 @@ class Logger:
         if len(self._restarts) >= self._max_restarts:
             return False
         self._restarts.append(now)
+        return True
+
+    def _await_respawn(self) -> bool:
+        """Start a successor in a moment; False: there is no descriptor left to wait with."""
+        delay = BACKOFF * 2 ** (len(self._restarts) - 1) if len(self._restarts) > 1 else 0
+        try:
+            self._backoff = Poller.current().later(delay, self._respawn)
+        except OSError:
+            return False
         return True
 
     def _respawn(self) -> None:

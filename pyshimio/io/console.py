@@ -287,8 +287,6 @@ class ConsoleIO(LoggedIO):
         super().close()
         if self._socket is not None:
             self._socket.close()
-        if self._stdin_fifo is not None:
-            self._stdin_fifo.close()
         if self.console is not None:
             self.console.close()
 

@@ -141,12 +141,6 @@ class PipeIO(LoggedIO):
             self._pumps["stdin"] = pump
             pump.start()
 
-    def close(self) -> None:
-        """Close every descriptor and kill the children this IO owns, without waiting."""
-        super().close()
-        if self._stdin_fifo is not None:
-            self._stdin_fifo.close()
-
 
 def open_stdin(uri: StdioURI) -> FifoHandle | OwnedFd:
     """What *uri* names: a FIFO to copy from, or a file to hand to the child.

@@ -75,6 +75,7 @@ DESCRIPTORS = 4
 
 @pytest.mark.root
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
 def test_more_streams_than_full_pipes(loop: str) -> None:

@@ -12,9 +12,7 @@ cannot be waited for has been waited for by somebody else.
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import logging
 import os
 import signal
 import threading
@@ -31,6 +29,7 @@ from pyshimio.errors import ShimIOError
 
 from .leaks import GRACE, Snapshot
 from .loops import running_loop, tasks
+from .strays import strays
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -433,7 +432,7 @@ async def _run(
     where = f"{report.name} on {report.loop}, {what}"
     before, tasks_before = Snapshot.take(), tasks()
     report.runs += 1
-    with _nobody_raised() as stray:
+    with strays() as stray:
         with anyio.move_on_after(deadline) as scope:
             try:
                 await operation()
@@ -457,34 +456,3 @@ def _allowed(error: Exception, calls: Calls) -> bool:
     if isinstance(error, (ShimIOError, anyio.ClosedResourceError, anyio.BrokenResourceError)):
         return True
     return error is calls.injected
-
-
-@contextmanager
-def _nobody_raised() -> Generator[list[str]]:
-    """What callbacks raised meanwhile, for want of somebody who could catch it."""
-    stray: list[str] = []
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            error = record.exc_info[1] if record.exc_info else None
-            stray.append(f"{record.getMessage()} ({error!r})")
-
-    handler = Handler(logging.ERROR)
-    loggers = [logging.getLogger(name) for name in ("pyshimio", "asyncio", "trio")]
-    for logger in loggers:
-        logger.addHandler(handler)
-    loop = None if running_loop() == "trio" else asyncio.get_running_loop()
-    previous = None if loop is None else loop.get_exception_handler()
-    if loop is not None:
-        loop.set_exception_handler(
-            lambda _, context: stray.append(
-                f"{context.get('message')} ({context.get('exception')!r})"
-            )
-        )
-    try:
-        yield stray
-    finally:
-        if loop is not None:
-            loop.set_exception_handler(previous)
-        for logger in loggers:
-            logger.removeHandler(handler)
