@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from . import _sys
-from ._pipesize import Growth
-from ._pump import Pump
+from ._pipesize import Growth, Haste
+from ._pump import IDLE_SECONDS, Pump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,6 @@ BUSY = 1 << 18
 LINGER = 0.002
 """Seconds that a thread waits for more of a busy stream."""
 RETRY = 1.0
-GROW_BYTES = 1 << 20
 
 Outcome = Literal["empty", "more", "eof", "refused", "marked", "closed"]
 
@@ -67,15 +66,20 @@ class FilePump(Pump):
         self._again = False  # somebody wants another look when the job returns
         self._watch: Watch | None = None
         self._retry: Timer | None = None
+        self._haste = Haste()
         self._growth: Growth | None = None
-        self._grow_at = GROW_BYTES
-        self._lock = threading.Lock()  # around the counters and what they stand for
+        self._calm: Timer | None = None
+        self._seen = 0
+        # Around the counters and what they stand for; a mark that finds no thread to go on with
+        # ends the stream within.
+        self._lock = threading.RLock()
         self._over = False  # a job that still runs counts for nothing any more
 
     def start(self) -> None:
-        # Once, because the loop has nothing to do with what comes while a thread reads.
+        # Once, because the loop has nothing to do with what comes while a thread reads.  Not
+        # for a terminal: one that has hung up would be ready again each time it is armed.
         self._watch = self._poller.watch(
-            self.source.fd.fileno(), _sys.EPOLLIN, self._on_source, once=True
+            self.source.fd.fileno(), _sys.EPOLLIN, self._on_source, once=self.source.spliceable
         )
 
     def _on_source(self, events: int) -> None:
@@ -224,17 +228,35 @@ class FilePump(Pump):
             self._resume()
         elif outcome == "empty":
             self._run_dry()
-            if self._watch is not None:
+            if self._watch is not None and self.source.spliceable:
                 self._watch.arm()
         if not self.done.is_set():
             self._grow()
 
     def _grow(self) -> None:
-        if self.source.spliceable and self.counters.bytes_in >= self._grow_at:
-            self._grow_at = 2 * self.counters.bytes_in
+        moved = self.counters.bytes_in
+        if self.source.spliceable and self._haste.proves(moved, _sys.perf_counter()):
             if self._growth is None:
                 self._growth = Growth(self.source.fd, self._poller.pipes)
+                self._seen = moved
+                self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
             self._growth.grow()
+
+    def _calm_down(self) -> None:
+        self._calm = None
+        if self.counters.bytes_in != self._seen:
+            self._seen = self.counters.bytes_in
+            self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
+        else:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        if self._calm is not None:
+            self._calm.cancel()
+            self._calm = None
+        if self._growth is not None:
+            self._growth.shrink()
+            self._growth = None
 
     def _stop(self) -> None:
         if self._watch is not None:
@@ -243,6 +265,4 @@ class FilePump(Pump):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        if self._growth is not None:
-            self._growth.shrink()
-            self._growth = None
+        self._shrink()

@@ -14,9 +14,35 @@ from . import _sys
 if TYPE_CHECKING:
     from ._fd import OwnedFd
 
-__all__ = ("Growth", "PipeBudget")
+__all__ = ("Growth", "Haste", "PipeBudget")
 
 STEPS = (1 << 18, 1 << 20)
+HASTE_BYTES, HASTE_SECONDS = 4 << 20, 1.0
+"""A stream that moves so much in so short a time gets larger pipes, in two steps."""
+
+
+class Haste:
+    """Whether a stream is fast enough for larger pipes; tell it of each turn."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._at = 0
+
+    def proves(self, total: int, now: float) -> bool:
+        """Whether the next step is due.
+
+        Args:
+            total: Bytes that the stream has moved so far.
+            now: Seconds.
+        """
+        if now - self._since > HASTE_SECONDS:
+            self._since = now
+            self._at = total + HASTE_BYTES
+            return False
+        if total < self._at:
+            return False
+        self._since = 0.0
+        return True
 
 
 class PipeBudget:
@@ -24,6 +50,7 @@ class PipeBudget:
 
     def __init__(self) -> None:
         self._left: int | None = None
+        self._pid = _sys.getpid()
         self._owing: list[Growth] = []
 
     @property
@@ -47,6 +74,10 @@ class PipeBudget:
     def give(self, count: int) -> None:
         """Return *count* bytes."""
         self._left = (self._left or 0) + count
+
+    def forked(self) -> bool:
+        """Whether this is a copy in a forked process: the pipes are still its parent's, too."""
+        return _sys.getpid() != self._pid
 
     def owe(self, growth: Growth) -> None:
         """A pipe stays large for now; ask it again whenever the budget is asked."""
@@ -79,7 +110,7 @@ class Growth:
 
     def shrink(self) -> None:
         """Back to the first size; a pipe that holds more than that owes it."""
-        if self._size == self._first:
+        if self._size == self._first or self._budget.forked():
             return
         if self._fd.closed or self._set(self._first):
             self._budget.give(self._size - self._first)

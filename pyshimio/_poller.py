@@ -17,6 +17,7 @@ import heapq
 import itertools
 import math
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
@@ -41,7 +42,7 @@ T = TypeVar("T")
 TURNS = 0.002
 """Seconds of ready callbacks before the loop gets its turn again."""
 PAUSE = 0.00015
-"""Seconds of :meth:`Poller.pause`: long enough to gather, and a fifth of a megabyte's pipe."""
+"""Seconds of :meth:`Poller.pause`: long enough to gather, too short to fill a large pipe."""
 
 
 class LoopVar(Generic[T]):
@@ -144,6 +145,7 @@ class Poller(ABC):
         self._paused: list[Callable[[], None]] = []
         self._pauses = -1
         self._users = 0
+        self._post_lock = threading.Lock()
         self._pid = _sys.getpid()
         self.pipes: PipeBudget = PipeBudget()
 
@@ -181,7 +183,7 @@ class Poller(ABC):
         watch = self._watches[fd] = Watch(
             callback,
             lambda: self._unwatch(epoll, fd),
-            lambda on: _sys.epoll_modify(epoll, fd, mask if on else _sys.EPOLLET),
+            lambda on: self._rearm(epoll, fd, mask if on else _sys.EPOLLET),
         )
         return watch
 
@@ -190,6 +192,10 @@ class Poller(ABC):
         if not self._forked():
             _sys.epoll_remove(epoll, fd)
         self._release()
+
+    def _rearm(self, epoll: select.epoll, fd: int, mask: int) -> None:
+        if not self._forked():
+            _sys.epoll_modify(epoll, fd, mask)
 
     def _forked(self) -> bool:
         """Whether this is a copy in a forked process: the epolls are still its parent's, too."""
@@ -229,7 +235,7 @@ class Poller(ABC):
             self._kick()
 
     def pause(self, turn: Callable[[], None]) -> bool:
-        """Call *turn* in 150 µs, which is finer than a loop's own timers; False: cannot."""
+        """Call *turn* within 150 µs, which is finer than a loop's own timers; False: cannot."""
         if self._pauses < 0 and not self._open_pauses():
             return False
         if not self._paused:
@@ -266,7 +272,9 @@ class Poller(ABC):
         The poller must be held open meanwhile (:meth:`hold`).
         """
         self._posted.append(callback)
-        _sys.eventfd_set(self._wakeup)
+        with self._post_lock:  # or the number might be somebody else's by now
+            if self._wakeup >= 0:
+                _sys.eventfd_set(self._wakeup)
 
     # -- the private epoll --------------------------------------------------------------
 
@@ -323,8 +331,10 @@ class Poller(ABC):
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
-        fds = (self._wakeup, self._pauses)
-        self._wakeup = self._pauses = -1
+        self._posted.clear()
+        with self._post_lock:
+            fds = (self._wakeup, self._pauses)
+            self._wakeup = self._pauses = -1
         for fd in fds:
             if fd >= 0:
                 with suppress(OSError):  # the number is given back whatever close(2) says

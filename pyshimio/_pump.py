@@ -18,7 +18,7 @@ import attrs
 from . import _sys
 from ._events import BytesDropped, SinkFailed
 from ._pace import Pace
-from ._pipesize import Growth
+from ._pipesize import Growth, Haste
 from ._ring import RingSink
 from ._sink import NullSink, PipeSink
 from ._stats import Counters
@@ -39,8 +39,6 @@ TURN_BYTES = 1 << 20
 TURN_SECONDS = 0.001
 CHUNK = 1 << 16
 IDLE_SECONDS = 10.0
-GROW_BYTES, GROW_SECONDS = 4 << 20, 1.0
-"""A stream that moves so much in so short a time gets larger pipes, in two steps."""
 TERMINAL_REST = 1 << 16
 """What a terminal may still hold for us after its process has exited."""
 
@@ -238,8 +236,7 @@ class LoopPump(Pump):
         self._calm: Timer | None = None
         self._seen = 0
         self._growth: list[Growth] = []
-        self._grow_at = 0
-        self._grow_since = 0.0
+        self._haste = Haste()
         self._pace = Pace()
         self._muted = False
         self._full = False  # the sink has no room
@@ -278,7 +275,8 @@ class LoopPump(Pump):
         pace = self._pace
         if self._busy or self._held() or self._mark is not None or self.taps or pace.left < 2:
             return False
-        if not isinstance(sink, PipeSink):
+        # A short read of a terminal proves nothing, and no other sink has this way.
+        if not isinstance(sink, PipeSink) or not self.source.spliceable:
             return False
         try:
             data = self.source.read(_sys.PAGE)
@@ -357,26 +355,26 @@ class LoopPump(Pump):
                     self._resume()
                     break
             if not self.done.is_set():
-                self._rest(begun)
+                self._rest(self.counters.bytes_in - before, begun)
         except Exception as error:  # noqa: BLE001 - whatever a sink raises ends its stream
             self.fail(error)
 
-    def _rest(self, begun: float) -> None:
+    def _rest(self, moved: int, begun: float) -> None:
         """Wait for what makes another turn worth while."""
-        if begun - self._grow_since > GROW_SECONDS:
-            self._grow_since = begun
-            self._grow_at = self.counters.bytes_in + GROW_BYTES
-        elif self.counters.bytes_in >= self._grow_at:
-            self._grow_since = 0.0
+        if self._haste.proves(self.counters.bytes_in, begun):
             self._grow()
         if self._queued:
             return
+        if self._calm is None and moved < _sys.PAGE:
+            self._busy = False  # one large chunk among small ones is no traffic
         trial = not self._pace.paused
-        if self._pace.pays(self.counters.bytes_in, begun) and self._poller.pause(self._resume):
-            if not trial:
-                self._go_busy()
-            self._mute()
-            return
+        if self._pace.pays(self.counters.bytes_in, begun):
+            if self._poller.pause(self._resume):
+                if not trial:
+                    self._go_busy()
+                self._mute()
+                return
+            self._pace.paused = False  # there is no timer for it
         if self._full:
             self._watch_sink()
         if self._muted:

@@ -541,7 +541,8 @@ async def test_two_streams_of_one_fifo_are_no_clients_of_each_other(
         with Client(path) as late:  # within the moment that aclose() waits
             while late.unread < 8:
                 await anyio.sleep(0)
-            assert os.read(late.fd, 100) == b"out\nerr\n"
+            # Two pumps: either may come first.
+            assert set(os.read(late.fd, 100).splitlines()) == {b"out", b"err"}
     assert [event async for event in events if isinstance(event, BytesAbandoned)] == []
 
 

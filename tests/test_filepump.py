@@ -12,8 +12,9 @@ import anyio
 import pytest
 
 from pyshimio import FdIO, FileIO, _sys
+from pyshimio._poller import Poller
 from pyshimio.errors import StreamFailedError
-from support.children import until
+from support.children import GUARD, until
 from support.mounts import ext4, frozen, tmpfs
 
 if TYPE_CHECKING:
@@ -387,8 +388,6 @@ async def test_keep_leaves_the_stream_open(tmp_path: Path) -> None:
 
 async def test_larger_pipes_are_given_back(tmp_path: Path) -> None:
     """A busy stream's pipe grows, out of the loop's budget, which is whole again at the end."""
-    from pyshimio._poller import Poller  # noqa: PLC0415
-
     hold = Poller.current().hold()
     try:
         budget = Poller.current().pipes
@@ -404,3 +403,39 @@ async def test_larger_pipes_are_given_back(tmp_path: Path) -> None:
     finally:
         hold.close()
         os.unlink("/dev/shm/pyshimio-test")
+
+
+async def test_larger_pipes_are_given_back_when_nothing_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that was busy once does not keep its large pipe while it rests."""
+    monkeypatch.setattr("pyshimio._filepump.IDLE_SECONDS", 0.05)
+    hold = Poller.current().hold()
+    try:
+        budget = Poller.current().pipes
+        before = budget.left
+        script = "head -c 67108864 /dev/zero; echo >&2; exec sleep 60"
+        async with FileIO(tmp_path / "log", grace=0) as io:
+            process = await io.spawn(["sh", "-c", script])
+            await until(lambda: budget.left < before)
+            await until(lambda: budget.left == before)
+            assert not process.exited
+    finally:
+        hold.close()
+
+
+async def test_a_mark_that_finds_no_thread_ends_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be started, a drain fails instead of waiting for ever."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with (tmp_path / "log").open("wb") as file:
+        async with FdIO(stdout=file, grace=0) as io:
+            await io.spawn(["sleep", "60"])
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            with anyio.fail_after(GUARD), pytest.raises(StreamFailedError):
+                await io.drain(exited=anyio.lowlevel.checkpoint(), policy="exited")
+            monkeypatch.undo()

@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from pyshimio import BytesDropped, Command, IOStats, PipeIO, SinkFailed, Stdio, _sys, create_io
+from pyshimio import _pipesize as pipesize
 from pyshimio import _pump as pump_module
 from pyshimio._fd import OwnedFd
 from pyshimio._pipesize import Growth, PipeBudget
@@ -204,7 +205,7 @@ async def test_pipes_grow_and_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that proves busy gets larger pipes, and gives them back when it is idle."""
     monkeypatch.setattr(pump_module, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(pump_module, "TURN_BYTES", 1 << 16)
-    monkeypatch.setattr(pump_module, "GROW_BYTES", 1 << 18)
+    monkeypatch.setattr(pipesize, "HASTE_BYTES", 1 << 18)
     scene = Scene()
     budget = Poller.current().pipes
     left = budget.left

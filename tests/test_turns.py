@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from pyshimio import BytesDropped, SinkFailed, _sys
+from pyshimio import _pipesize as pipesize
 from pyshimio import _pump as pump_module
 from pyshimio._events import EventHub
 from pyshimio._fd import OwnedFd
@@ -627,8 +628,8 @@ async def test_no_pause_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_pipes_grow_with_the_rate(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     """So many bytes within a second make the pipes larger; the same in a longer time do not."""
     monkeypatch.setattr(pump_module, "TURN_BYTES", budget)
-    monkeypatch.setattr(pump_module, "GROW_BYTES", 1000)
-    monkeypatch.setattr(pump_module, "GROW_SECONDS", 10.0)
+    monkeypatch.setattr(pipesize, "HASTE_BYTES", 1000)
+    monkeypatch.setattr(pipesize, "HASTE_SECONDS", 10.0)
     scene = Scene()
     pump = scene.pump
     now = 0.0

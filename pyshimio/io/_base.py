@@ -523,14 +523,18 @@ class BaseIO:
 
         Raises:
             StreamFailedError: A sink failed for good, and no drain has said so.
+            PermissionError: A child has become another user's and cannot be ended.
         """
         if self._closed:
             await anyio.lowlevel.checkpoint()
             return
-        failure: StreamFailedError | None = None
+        failure: Exception | None = None
         try:
             if self._on_exit == "kill":
-                await self._stop_children()
+                try:
+                    await self._stop_children()
+                except OSError as error:
+                    failure = error  # what it has written is delivered all the same
             if self._pumps and not self._drained:
                 try:
                     if all(process.has_exited() for process in self._processes):

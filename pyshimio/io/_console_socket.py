@@ -78,6 +78,7 @@ class ConsoleSocket:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: str = os.path.abspath(os.fspath(path))
         self._directory: str | None = None
+        self._pid = _sys.getpid()
         self._closed = False
         self._receiving = False
         self._changed = anyio.Event()
@@ -251,6 +252,8 @@ class ConsoleSocket:
         self._stop_waiting()
         self._listener.close()
         self._drop_peer()
+        if _sys.getpid() != self._pid:
+            return  # a copy in a forked process: the path is still its parent's
         with suppress(OSError):
             _sys.unlink(self.path)
         if self._directory is not None:

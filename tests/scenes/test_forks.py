@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from pyshimio import FileIO, PipeIO, Process, Stdio, create_io
+from pyshimio import ConsoleSocket, FileIO, PipeIO, Process, Stdio, create_io
 from pyshimio._fd import OwnedFd
 from support.children import GUARD, exists
 from support.fifos import Client, make_fifo
@@ -233,3 +233,11 @@ async def test_no_child_inherits_what_is_ours(tmp_path: Path) -> None:
     }
     # What the test runner itself left inheritable was there before, and is there now.
     assert inherited <= inheritable, got
+
+
+async def test_fork_that_closes_a_console_socket(tmp_path: Path) -> None:
+    """A fork that closes its copy of a console socket leaves the path to its parent."""
+    async with ConsoleSocket(tmp_path / "sock") as console_socket:
+        await forked(console_socket.close)
+        assert (tmp_path / "sock").is_socket()
+    assert not (tmp_path / "sock").exists()
