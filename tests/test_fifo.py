@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import threading
 import zlib
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from pyshimio.errors import (
 from support.children import GUARD, until
 from support.faults import fail_syscall
 from support.fifos import Client, make_fifo
+from support.threads import pool_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,15 +61,14 @@ async def test_output_reaches_the_client_and_then_eof(tmp_path: Path) -> None:
 async def test_no_thread_opens_or_copies_a_fifo(tmp_path: Path) -> None:
     """Waiting for a client, copying and draining use no thread."""
     path = make_fifo(tmp_path)
-    before = threading.active_count()
     async with await create_io(Stdio(stdout=path)) as io, anyio.create_task_group() as group:
         group.start_soon(io.spawn, ["echo", "x"])
         await anyio.lowlevel.checkpoint()
-        assert threading.active_count() == before
+        assert not pool_threads()
         with Client(path) as client:
             await io.drain()
             assert await client.read_all() == b"x\n"
-            assert threading.active_count() == before
+            assert not pool_threads()
 
 
 async def test_client_that_never_comes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pyshimio import _filepool
 from pyshimio._filepool import FilePool, Lane
 from support.children import until
+from support.threads import pool_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 GATE = 20.0
 """Seconds that a gate keeps a thread at most."""
-
-
-def pool_threads() -> list[threading.Thread]:
-    """The pool's threads that are alive."""
-    return [thread for thread in threading.enumerate() if thread.name == "pyshimio-file"]
 
 
 @contextmanager

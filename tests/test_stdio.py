@@ -72,7 +72,7 @@ def check_error(error: ShimIOError, hint: str) -> None:
 @pytest.mark.parametrize(
     "text, scheme, path, args",
     [
-        # semantics.md section 5; where Go differs, the comment says how.
+        # What Go's net/url makes of them; where we differ, the comment says how.
         ("file:///a/b%20c?x", "file", "/a/b c", (("x", ""),)),
         ("/p/with?q#f", "", "/p/with?q#f", ()),  # Go: /p/with
         ("/bad%zz", "", "/bad%zz", ()),  # Go: an error

@@ -191,7 +191,7 @@ class _Run:
         elif number == signal.SIGTSTP:
             self._terminal.suspend()
             self._resize()
-        elif process is None or process.exited:
+        elif process is None or process.exited or _sys.exiting(process.pid):
             if number not in QUIET:
                 self._signal = number
                 self._phase.cancel()
