@@ -86,7 +86,8 @@ def coverage(session: nox.Session) -> None:
     env = {"COVERAGE_FILE": str(_scratch(session) / "data")}
     session.run("coverage", "erase", env=env)
     pytest = ("coverage", "run", "-m", "pytest", *WORKERS)
-    session.run(*pytest, "--loops=asyncio", *session.posargs, env=env)
+    chosen = ("--loops=asyncio", "-m", "not thorough")
+    session.run(*pytest, *chosen, *session.posargs, env=env)
     if not session.posargs:
         # The poller alone has lines for trio; `tests` runs everything there.
         session.run(*pytest, "--loops=trio", "tests/test_poller.py", "tests/test_pump.py", env=env)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pyshimio
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -286,9 +288,13 @@ def test_no_temporary_directory() -> None:
     mounts: list[str] = []
     for path in ("/tmp", "/var/tmp"):
         mounts += [f"mount -t tmpfs none {path}", f"mount -o remount,ro {path}"]
-    if Path(sys.prefix).is_relative_to("/tmp"):  # then it is put back, under the new /tmp
-        mounts[:0] = [f"mount --bind {sys.prefix} /mnt"]
-        mounts[2:2] = [f"mkdir -p {sys.prefix}", f"mount --move /mnt {sys.prefix}"]
+    ours = Path(sys.prefix)
+    source = Path(pyshimio.__file__).parents[1]
+    if ours.is_relative_to(source):
+        ours = source
+    if ours.is_relative_to("/tmp"):  # then it is put back, under the new /tmp
+        mounts[:0] = [f"mount --bind {ours} /mnt"]
+        mounts[2:2] = [f"mkdir -p {ours}", f"mount --move /mnt {ours}"]
     environment = {k: v for k, v in os.environ.items() if k not in {"TMPDIR", "TEMP", "TMP"}}
     report = doctor(before=namespace(*mounts), cwd="/proc", env=environment)
     report.check("fifo", "TMPDIR")
