@@ -487,8 +487,10 @@ class LoopPump(Pump):
         counters.writes += 1
         counters.path = "splice"
         self._unblocked()
-        # What came since makes an edge of its own, but the last writer's goodbye has made it.
-        return moved < waiting or self.source.hung_up
+        # A writer that sleeps in a full pipe goes on as soon as there is any room, and makes an
+        # edge only if it finds the pipe empty.  So it has to be seen empty; and the last
+        # writer's goodbye may have made its edge already.
+        return bool(self.source.waiting()) or self.source.hung_up
 
     def _blocked(self) -> None:
         self._full = True

@@ -264,8 +264,9 @@ class RingSink:
     def drop_waiting(self) -> None:
         """Give up on what waits for the sink: its time is over."""
         with self._lock:
+            waited = bool(self._chunks)  # the end of a half line counts for no byte
             lost = self._lose()
-            if lost:
+            if waited:
                 self._end_half_line()
             self._active = self._flushing = False
         self._unwatch()

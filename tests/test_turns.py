@@ -719,3 +719,28 @@ async def test_a_blocked_stream_does_not_calm_down(monkeypatch: pytest.MonkeyPat
     assert len(timers.waiting) == 1
     assert await scene.read(2 * 65536) == b"x" * 65536 + b"y" * 65536
     scene.close()
+
+
+async def test_a_splice_that_left_something_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that slept in a full pipe and wrote between the look and the splice is heard.
+
+    It found the pipe not empty, so it has made no edge, and sleeps in the full pipe again.
+    """
+    scene = Scene()
+    scene.pump._go_busy()
+    cast("PipeSink", scene.sink)._consumed = -1  # as if the client had read something
+    os.write(scene.writer, b"x" * (1 << 16))
+    unread = _sys.unread
+    source = scene.pump.source.fd.fileno()
+    looks = [-_sys.PAGE]  # the first one comes before the writer's last page
+
+    def look(fd: int) -> int:
+        return unread(fd) + (looks.pop() if fd == source and looks else 0)
+
+    monkeypatch.setattr(_sys, "unread", look)
+    assert scene.pump._step()
+    assert unread(scene.reader) == (1 << 16) - _sys.PAGE
+    scene.end()
+    assert len(await scene.read(1 << 16)) == 1 << 16
+    await scene.finish()
+    scene.close()

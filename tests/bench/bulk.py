@@ -26,9 +26,10 @@ CHECKED = "import os\nfor n in range(1024): os.write(1, bytes([n % 251]) * 65521
 
 def fifo(stage: Stage) -> Row:
     """64 KiB writes into a FIFO that is read in 64 KiB."""
-    command = _dd(stage, block=1 << 16, count=1 << 14)
+    block, count = 1 << 16, 1 << 14
+    command = _dd(stage, block=block, count=count)
     parties = {name: partial(through_fifo, stage, name, command) for name in _movers(stage)}
-    parties["no pump"] = partial(_without_pump, stage, command)
+    parties["no pump"] = partial(_without_pump, stage, command, block * count)
     goals = [
         goal
         for loop in LOOPS
@@ -129,12 +130,13 @@ def through_fifo(stage: Stage, name: str, command: Sequence[str]) -> Sample:
         return _mover(stage, name, path, command, file=False)
 
 
-def _without_pump(stage: Stage, command: Sequence[str]) -> Sample:
+def _without_pump(stage: Stage, command: Sequence[str], size: int) -> Sample:
     """The child writes into the FIFO itself: nobody can be faster."""
     path = stage.fifo("out")
     reader = pinned(stage.other_core, ["dd", f"if={path}", "of=/dev/null", "bs=64k", "status=none"])
     with subprocess.Popen(reader):
-        return _figures(answer(stage.ours("floor", "--fifo", path, "--", *command)))
+        options = ("--fifo", path, "--bytes", str(size))
+        return _figures(answer(stage.ours("floor", *options, "--", *command)))
 
 
 def _to_file(stage: Stage, name: str, command: Sequence[str]) -> Sample:

@@ -1,6 +1,6 @@
 """What nobody can beat: the child alone, or read and write and nothing else.
 
-python -m bench.floor --fifo PATH -- COMMAND...
+python -m bench.floor --fifo PATH --bytes N -- COMMAND...
 python -m bench.floor --file PATH -- COMMAND...
 """
 
@@ -20,11 +20,10 @@ CHUNK = 1 << 18
 PIPE = 1 << 20
 
 
-def child_alone(path: str, command: list[str]) -> int:
+def child_alone(path: str, command: list[str]) -> None:
     """The child writes into the FIFO itself; its bytes are not seen here."""
     with open(path, "wb", buffering=0) as fifo:
         subprocess.run(command, check=True, stdout=fifo)
-    return 1 << 30
 
 
 def two_calls(path: str, command: list[str]) -> int:
@@ -50,12 +49,15 @@ def main() -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--fifo")
     where.add_argument("--file")
+    parser.add_argument("--bytes", type=int, default=0, help="what the child alone writes")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     cpu, begin = used(), time.perf_counter()
-    count = (
-        child_alone(args.fifo, args.command) if args.fifo else two_calls(args.file, args.command)
-    )
+    count = args.bytes
+    if args.fifo:
+        child_alone(args.fifo, args.command)
+    else:
+        count = two_calls(args.file, args.command)
     seconds = time.perf_counter() - begin
     json.dump({"cpu": used() - cpu, "seconds": seconds, "bytes": count}, sys.stdout)
 

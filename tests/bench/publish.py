@@ -33,15 +33,13 @@ def table(rows: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def beside(rows: dict[str, Any]) -> str:
-    """The medians of the parties that no goal names, as Markdown."""
-    lines = ["| row | party | medians |", "|---|---|---|"]
+def medians(rows: dict[str, Any]) -> str:
+    """Every figure of every party, as Markdown."""
+    lines = ["| row | party | medians | rounds |", "|---|---|---|---|"]
     for name, row in rows.items():
-        named = {goal[key] for goal in row["goals"] for key in ("party", "peer")}
         for party, figures in row["medians"].items():
-            if party not in named:
-                text = ", ".join(f"{figure} {value:.3g}" for figure, value in figures.items())
-                lines.append(f"| {name} | {party} | {text} |")
+            text = ", ".join(f"{figure} {value:.3g}" for figure, value in figures.items())
+            lines.append(f"| {name} | {party} | {text} | {len(row['rounds'])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +71,7 @@ def main() -> None:
     directory = Path(sys.argv[1])
     figures = json.loads((directory / "bench.json").read_text(encoding="utf-8"))
     (directory / "goals.md").write_text(table(figures["rows"]), encoding="utf-8")
-    (directory / "beside.md").write_text(beside(figures["rows"]), encoding="utf-8")
+    (directory / "medians.md").write_text(medians(figures["rows"]), encoding="utf-8")
     plot(figures["rows"], directory / "bench.svg")
 
 
