@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ("FifoHandle", "FifoSink", "FifoSource", "KeepAlive")
 
 PROBE_FIRST, PROBE_LAST = 0.001, 0.05
+LOOKS = 100
+"""How often it is asked, 1 ms apart, who reads a FIFO, before a copy of our reader is that."""
 
 
 class FifoHandle:
@@ -146,8 +149,13 @@ class KeepAlive:
     def join(self, sink: FifoSink, handle: FifoHandle) -> None:
         """Keep the FIFO alive for one more sink."""
         if not self._sinks:
-            self._reader = handle.open_reader()
+            self._hold(handle.open_reader())
         self._sinks.append(sink)
+
+    def _hold(self, reader: OwnedFd) -> None:
+        self._reader = reader
+        with suppress(OSError):  # a file system without locks: copies look like clients there
+            _sys.mark(reader.fileno())
 
     def leave(self, sink: FifoSink) -> None:
         """One sink less; with the last one the reader is closed.  Idempotent."""
@@ -160,17 +168,24 @@ class KeepAlive:
         """Whether *sink* is the one to report what the FIFO holds for all of them."""
         return self._sinks[:1] == [sink]
 
-    def step_aside(self, writer: OwnedFd) -> bool:
+    def step_aside(self, writer: OwnedFd) -> bool | None:
         """Whether anybody else has the FIFO open for reading, asked through *writer*.
 
         The kernel does not count readers for us, but it says EPOLLERR to a writer that has
         none.  So our own reader closes for a moment: the writer keeps what is in the FIFO,
         and nothing is written meanwhile, because we are the one who would.
+
+        Returns:
+            None when that cannot be told now: a child that is just being started has copies of
+            all our descriptors until its exec has closed them, which is after it has let us go
+            on (25 ms after it with a thousand descriptors).
         """
         if self._reader is not None:
             self._reader.close()
         try:
-            return not _sys.poll_now(writer.fileno()) & _sys.EPOLLERR
+            if _sys.poll_now(writer.fileno()) & _sys.EPOLLERR:
+                return False
+            return None if _sys.marked(writer.fileno()) else True
         finally:
             # Somebody may have taken the number, the last one.  Then the writer alone keeps
             # what is there, and mend() is called when a reader is missed.
@@ -182,7 +197,7 @@ class KeepAlive:
             return False
         try:
             flags = os.O_RDONLY | os.O_NONBLOCK
-            self._reader = OwnedFd(_sys.reopen(writer.fileno(), flags))
+            self._hold(OwnedFd(_sys.reopen(writer.fileno(), flags)))
         except OSError:
             return False
         return True
@@ -246,27 +261,39 @@ class FifoSink(PipeSink):
         """Whether this sink reports what is in the FIFO, for the others that share it."""
         return self._keep.speaks_for(self)
 
-    def attached(self) -> bool:
-        """Whether anybody but us has the FIFO open for reading.
+    def attached(self) -> bool | None:
+        """Whether anybody but us has the FIFO open for reading; None: not to be told right now.
 
         Once it is closed: whether anybody had it open at the end.
         """
         return self._attached if self.fd.closed else self._keep.step_aside(self.fd)
 
-    def finish(self, poller: Poller, then: Callable[[], None], pause: float = PROBE_FIRST) -> None:
+    def finish(
+        self,
+        poller: Poller,
+        then: Callable[[], None],
+        pause: float = PROBE_FIRST,
+        looks: int = LOOKS,
+    ) -> None:
         """No more bytes will come: give the client its EOF as soon as it has read all.
 
         Until then both ends stay open, so a client that dies while it reads the rest
         leaves it for the next one.
         """
-        if self.fd.closed or not self.unread():
-            self._attached = self.attached()
-            self.close()
-            then()
+
+        def again(pause: float, next_pause: float, looks: int) -> None:
+            self._timer = poller.later(pause, lambda: self.finish(poller, then, next_pause, looks))
+
+        if not self.fd.closed and self.unread():
+            again(pause, min(pause * 2, PROBE_LAST), LOOKS)
             return
-        self._timer = poller.later(
-            pause, lambda: self.finish(poller, then, min(pause * 2, PROBE_LAST))
-        )
+        attached = self.attached()
+        if attached is None and looks:
+            again(PROBE_FIRST, pause, looks - 1)
+            return
+        self._attached = bool(attached)
+        self.close()
+        then()
 
     def close(self) -> None:
         if self._timer is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
+import subprocess
 import sys
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from pyshimio import BytesAbandoned, Stdio, _sys, create_io
+from pyshimio import BytesAbandoned, Command, Stdio, _sys, create_io
 from pyshimio._fifo import FifoHandle, FifoSink, FifoSource, KeepAlive
 from pyshimio._poller import Poller
 from pyshimio.errors import (
@@ -26,7 +30,7 @@ from support.fifos import Client, make_fifo
 from support.threads import pool_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from pyshimio._poller import Timer
@@ -351,6 +355,110 @@ async def test_attached(tmp_path: Path) -> None:
     sink.close()
     assert sink.attached() is False
     assert repr(sink) == f"<FifoSink {path!r} closed>"
+
+
+@contextlib.contextmanager
+def copy_in_a_child(fd: int) -> Generator[None]:
+    """What every child is for a moment, between the start and the end of its exec."""
+    with subprocess.Popen(["cat"], pass_fds=[fd], stdin=subprocess.PIPE):
+        yield
+
+
+async def test_copy_of_our_own_reader_is_no_client(tmp_path: Path) -> None:
+    """attached() cannot tell while a child has a copy of our reader, and says that."""
+    path = make_fifo(tmp_path)
+    handle, keep = FifoHandle(path), KeepAlive()
+    sink = FifoSink.open_now(handle, keep)
+    handle.close()
+    assert keep._reader is not None
+    with copy_in_a_child(keep._reader.fileno()):
+        assert sink.attached() is None
+        with Client(path):
+            assert sink.attached() is None
+    assert sink.attached() is False
+    with Client(path):
+        assert sink.attached() is True
+    sink.close()
+
+
+async def test_spawn_beside_an_unread_fifo(tmp_path: Path) -> None:
+    """Children that are started at the moment of the last look do not pass for clients.
+
+    The exec of a child lets its parent go on before it closes the descriptors, and the more
+    there are the longer it takes.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    path = make_fifo(tmp_path)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(2000):
+            stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
+        handle = FifoHandle(path)
+        sink = FifoSink.open_now(handle, KeepAlive())
+        handle.close()
+        seen: Counter[bool | None] = Counter()
+        for _ in range(20):
+            async with await Command(["true"]).start() as process:
+                seen[sink.attached()] += 1
+                await process.wait()
+                assert sink.attached() is False
+        sink.close()
+    assert seen[True] == 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_end_while_a_child_has_a_copy(tmp_path: Path, there: bool) -> None:
+    """A FIFO that has been read waits a moment to see by whom, if children are in the way."""
+    path = make_fifo(tmp_path)
+    handle, keep = FifoHandle(path), KeepAlive()
+    sink = FifoSink.open_now(handle, keep)
+    handle.close()
+    done = anyio.Event()
+    assert keep._reader is not None
+    with Client(path) as client:
+        if not there:
+            client.close()
+        with copy_in_a_child(keep._reader.fileno()):
+            sink.finish(Poller.current(), done.set)
+            assert not done.is_set()
+        with anyio.fail_after(GUARD):
+            await done.wait()
+        assert sink.attached() is there
+
+
+async def test_end_does_not_wait_for_a_copy_that_stays(tmp_path: Path) -> None:
+    """A forked worker that keeps a copy of our reader for good does not keep the FIFO open."""
+    path = make_fifo(tmp_path)
+    handle, keep = FifoHandle(path), KeepAlive()
+    sink = FifoSink.open_now(handle, keep)
+    handle.close()
+    done = anyio.Event()
+    assert keep._reader is not None
+    with copy_in_a_child(keep._reader.fileno()):
+        sink.finish(Poller.current(), done.set)
+        with anyio.fail_after(GUARD):
+            await done.wait()
+    assert sink.fd.closed
+    assert sink.attached() is False
+
+
+async def test_abandoned_bytes_are_told_although_a_child_has_a_copy(tmp_path: Path) -> None:
+    """What dies unread is told, also where a child's copy of our reader looks like a client."""
+    path = make_fifo(tmp_path)
+    client = Client(path)
+    io = await create_io(Stdio(stdout=path))
+    events = io.events()
+    await io.spawn(["echo", "hello"])
+    await until(lambda: client.unread == 6)
+    client.close()
+    ((_, fifo),) = io._fifos()
+    assert fifo._keep._reader is not None
+    with copy_in_a_child(fifo._keep._reader.fileno()):
+        result = await io.drain()
+        assert result.abandoned == 6
+        await io.aclose()
+    assert [event async for event in events] == [BytesAbandoned("stdout", 6)]
 
 
 async def test_stream_that_ends_leaves_the_other_ones_fifo_alive(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ __all__ = ("BaseIO", "Tap")
 
 STREAMS = ("stdin", "stdout", "stderr")
 LINGER = 1.0
+SETTLE = 0.1
 SINK_TIMEOUT = 10.0
 GRACE = 10.0
 
@@ -388,6 +389,7 @@ class BaseIO:
         """End what stands behind the sinks, however long it takes."""
 
     async def _result(self, finished: Mapping[str, bool]) -> DrainResult:
+        await self._tell_clients_from_copies()
         return DrainResult(
             stdout=self._stream_result("stdout", finished),
             stderr=self._stream_result("stderr", finished),
@@ -401,7 +403,7 @@ class BaseIO:
         fifo = outlet.fifo if isinstance(outlet, FifoOutlet) else None
         live = fifo is not None and not fifo.fd.closed
         unread = fifo.unread() if fifo is not None and live and fifo.speaks else 0
-        attached = None if fifo is None else fifo.attached()
+        attached = None if fifo is None else bool(fifo.attached())
         stats = pump.stats()
         return StreamResult(
             moved=stats.bytes_out,
@@ -545,6 +547,7 @@ class BaseIO:
                     failure = error  # the other stream still gets its time
             await self._wait_for_clients()
             await self._end_sinks()
+            await self._tell_clients_from_copies()
             self._tell_abandoned()  # at the last moment: a client may have left until now
         finally:
             await self.discard()
@@ -583,6 +586,12 @@ class BaseIO:
                 while not fifo.fd.closed and not fifo.attached() and fifo.unread():
                     with anyio.move_on_after(0.02):
                         await self._finishing[stream].wait()
+
+    async def _tell_clients_from_copies(self) -> None:
+        """Until it is known who reads our FIFOs: children that are being started seem to."""
+        with anyio.move_on_after(SETTLE):
+            while any(fifo.attached() is None for _, fifo in self._fifos()):  # noqa: ASYNC110
+                await anyio.sleep(0.001)
 
     def _tell_abandoned(self) -> None:
         for stream, fifo in self._fifos():

@@ -37,7 +37,10 @@ class StreamResult:
     abandoned: int = 0
     """Those of them that nobody is there to read: they die with the FIFO's last end."""
     attached: bool | None = None
-    """Whether a client has the FIFO open; None for other sinks."""
+    """Whether a client has the FIFO open; None for other sinks.
+
+    Not so long as a forked copy of this process has the end that keeps the FIFO alive: a client
+    cannot be told from it."""
 
 
 @attrs.frozen(kw_only=True)
