@@ -41,6 +41,7 @@ class LoggedIO(BaseIO):
         self._loggers = (*self._loggers, logger)
         logger.lost = lambda error: self._on_lost(logger, error)
         logger.hub = self._hub
+        logger.handover = handover
         for stream in logger.streams:
             writer = logger.writers[stream]
             if handover:

@@ -89,6 +89,7 @@ class Logger:
         self.path: str = uri.path
         self.process: Process | None = None
         self.writers: dict[str, OwnedFd] = {}
+        self.handover: bool = False  # children write into its pipes themselves
         self.stopped: bool = False  # it had to be told to end by a signal
         self._argv = uri.argv
         self._need_byte = uri.scheme == "binary-v2"
@@ -225,9 +226,10 @@ class Logger:
     def _input_ended(self) -> bool:
         """Whether it has seen EOF, so that its exit is what was due.
 
-        The streams may have ended before anybody drains: a logger can be quicker.
+        The streams may have ended before anybody drains: a logger can be quicker.  Where
+        children write by themselves they have not ended as long as one of them can.
         """
-        if self._eof_at is not None:
+        if self._eof_at is not None and (self.stopped or not self.handover):
             return True
         return all(writer.closed for writer in self.writers.values()) and all(
             reader.closed or _sys.poll_now(reader.fileno()) & _sys.EPOLLHUP
@@ -262,6 +264,13 @@ class Logger:
                 self._ended.set()
             else:  # it was started, but cannot be heard
                 self.process.kill()
+
+    def _stop_respawn(self) -> None:
+        """No successor after all, if one was to come."""
+        if self._backoff is not None:
+            self._backoff.cancel()
+            self._backoff = None
+            self._ended.set()
 
     def _respawned(self, start: _Start) -> None:
         if start.error is None:
@@ -318,6 +327,9 @@ class Logger:
 
     async def _signal_and_wait(self) -> None:
         self.on_death = "epipe"  # whatever happens now, it is not started again
+        self._stop_respawn()
+        if self._ended.is_set():
+            return
         if self.process is not None:
             self.process.terminate()
         with anyio.move_on_after(self._grace):
@@ -337,10 +349,7 @@ class Logger:
     def close(self) -> None:
         """Close every descriptor and kill it, without waiting.  Idempotent."""
         self._closed = True
-        if self._backoff is not None:
-            self._backoff.cancel()
-            self._backoff = None
-            self._ended.set()
+        self._stop_respawn()
         for writer in self.writers.values():
             writer.close()
         self._close_readers()

@@ -18,7 +18,7 @@ from support.loggers import MORTAL, python_logger, shell_logger, uri_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyshimio import IOEvent
+    from pyshimio import DrainResult, IOEvent
 
 READ = 4096
 """What a logger of these scenes reads at once."""
@@ -142,6 +142,44 @@ async def test_killed_in_mid_stream_with_epipe(tmp_path: Path) -> None:
     (taken,) = parts(tmp_path)
     assert numbered(0, len(taken) + 8).startswith(taken)
     assert stats.bytes_in == stats.bytes_out + stats.dropped
+
+
+@pytest.mark.parametrize("policy", ["respawn", "drain"])
+async def test_killed_while_a_background_child_holds_its_pipe(tmp_path: Path, policy: str) -> None:
+    """A logger that dies after the child's exit is missed as long as anybody can still write."""
+    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(1 << 40)))
+    late = tmp_path / "late"
+    script = (
+        f"(while ! [ -e {late} ]; do sleep 0.01; done; echo late; echo $? >{late}) & echo early"
+    )
+    async with await start(uri, on_death=policy, handover=True) as io:
+        process = await io.spawn(["sh", "-c", script])
+        with anyio.fail_after(GUARD):
+            assert await process.wait() == 0
+        results: list[DrainResult] = []
+
+        async def drain() -> None:
+            results.append(await io.drain(sink_timeout=GUARD))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(drain)
+            await until(partial(_wrote, tmp_path / "0"))
+            await anyio.wait_all_tasks_blocked()  # the drain has nothing more to wait for
+            os.kill(io.logger_pid, signal.SIGKILL)
+            if policy == "respawn":
+                await until((tmp_path / "1").exists)
+            else:
+                await until(lambda: io.stats.stdout is not None)
+            late.touch()
+    (result,) = results
+    if policy == "respawn":
+        assert parts(tmp_path) == [b"early\n", b"late\n"]
+        assert result.complete
+    else:
+        assert parts(tmp_path) == [b"early\n"]
+        assert result.stdout is not None
+        assert (result.stdout.moved, result.stdout.dropped) == (0, 5)
+    assert late.read_bytes() == b"0\n"
 
 
 STALLED = """

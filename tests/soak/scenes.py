@@ -134,9 +134,7 @@ async def loggers(world: World) -> None:
     handover = bool(world.choose("handover", True, False))
     policy = world.choose("policy", "epipe", "drain", "respawn")
     mortal = bool(world.choose("mortal", True, False))
-    # A logger with the child's own pipe that dies after the drain has no successor, and a
-    # child in the background that writes then gets EPIPE: those bytes were never taken.
-    args, status = world.plan(most=10_000, background=not (handover and mortal))
+    args, status = world.plan(most=10_000)
     size = sum(map(len, world.wholes.values()))
     life = world.rng.randrange(size // 4 + 1, size + 2) if mortal else 1 << 40
     where = world.path("log")
