@@ -125,6 +125,10 @@ class Pump(ABC):
         if not self.done.is_set():
             await self._marked.wait()
 
+    def exhausted(self) -> bool:
+        """Whether all that is to come is the end: no byte is left, and nobody can write one."""
+        return self.source.waiting() == 0 and not self.source.holders() and not self._held()
+
     def _pass_mark(self) -> None:
         self._mark = None
         self._ending = False

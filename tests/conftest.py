@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from hypothesis import settings
 
-from support.leaks import Child, Snapshot, remove
+from support.leaks import Child, Snapshot, remove, temporary_directory_of_our_own
 from support.loops import LOOPS, warm_up, without_leftover_tasks
 
 if TYPE_CHECKING:
@@ -127,17 +127,20 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _settled() -> None:
+def _settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have what lasts as long as the process made before the first look at it."""
+    tmp_path_factory.getbasetemp()  # stays where it can be looked at afterwards
     warm_up()
     # The heap of pytest itself is not looked through again after each test.
     gc.collect()
     gc.freeze()
+    with temporary_directory_of_our_own():
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_settled: None) -> Iterator[None]:
-    """Fail a test that leaves a descriptor, a child, a zombie or a thread.
+    """Fail a test that leaves a descriptor, a child, a zombie, a thread or a temporary file.
 
     The collector is off meanwhile: it must not close in time what the code forgot.  The
     loop of an async test is made and closed inside (anyio) or lasts longer (pytest-asyncio),

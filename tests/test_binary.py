@@ -554,7 +554,7 @@ async def test_a_logger_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 async def test_a_logger_with_a_nonzero_status(tmp_path: Path) -> None:
     """It ended by itself, but not well."""
-    path = shell_logger(tmp_path, "echo >&5; cat <&3 >/dev/null; exit 9")
+    path = shell_logger(tmp_path, "echo >&5; cat <&3 >/dev/null; cat <&4 >/dev/null; exit 9")
     async with await start(uri_of(path)) as io:
         process = await io.spawn(["echo", "out"])
         await status_of(process)
@@ -562,6 +562,27 @@ async def test_a_logger_with_a_nonzero_status(tmp_path: Path) -> None:
             result = await io.drain()
         assert (result.logger_ended, result.logger_status) == (True, 9)
         assert not result.complete
+
+
+async def test_a_logger_that_does_not_wait_for_an_end(tmp_path: Path) -> None:
+    """One that has read every byte and ends before the streams do has made no stream fail."""
+    go = tmp_path / "go"
+    script = f"echo >&5; read line <&3; while ! [ -e {go} ]; do sleep 0.01; done; exit 9"
+    async with await start(uri_of(shell_logger(tmp_path, script)), stdin=True) as io:
+        process = await io.spawn(["sh", "-c", "echo out; read line"])
+        await until(lambda: (stats := io.stats.stdout) is not None and stats.bytes_out == 4)
+        io.close_stdin()
+        go.touch()
+        # Both end while this loop does nothing, so it hears of everything at once.
+        for pid in (process.pid, io.logger_pid):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with anyio.fail_after(GUARD):
+            result = await io.drain()
+        assert (result.logger_ended, result.logger_status) == (True, 9)
+        assert [(stream.moved, stream.finished) for stream in result.streams] == [
+            (4, True),
+            (0, True),
+        ]
 
 
 @pytest.mark.parametrize("kind", ["scope", "native"])

@@ -7,8 +7,10 @@ import errno
 import os
 import signal
 import socket
+import tempfile
 import threading
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -42,7 +44,6 @@ from support.terminals import RUNTIME, make_script, read_until, send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
-    from pathlib import Path
 
     from pyshimio import DrainResult, StreamResult
     from support.faults import Report
@@ -677,15 +678,23 @@ wait
 """
 
 
+def anew(logger: Path, where: Path) -> tuple[str, Path]:
+    """A logger's URI with a directory of its own, and the file that it writes there.
+
+    One that was killed may have a child that goes on writing.
+    """
+    directory = Path(tempfile.mkdtemp(dir=where))
+    return uri_of(logger, ("dir", str(directory))), directory / "out"
+
+
 @pytest.mark.parametrize("handover", [False, True])
 @pytest.mark.parametrize("on_death", ["epipe", "respawn"])
 async def test_a_logger(tmp_path: Path, source: Path, on_death: Any, handover: bool) -> None:
     """A logger has all lines, or the start fails; it is always reaped."""
-    uri = uri_of(shell_logger(tmp_path, LOGGER), ("dir", str(tmp_path)))
-    out = tmp_path / "out"
+    logger = shell_logger(tmp_path, LOGGER)
 
     async def binary() -> None:
-        out.unlink(missing_ok=True)
+        uri, out = anew(logger, tmp_path)
         with anyio.fail_after(GUARD):
             io = await BinaryIO.start(
                 uri, id="c", namespace="n", on_death=on_death, handover=handover, grace=0.5
@@ -717,11 +726,10 @@ async def test_a_logger_that_keeps_dying(
 ) -> None:
     """A successor that cannot be started ends the respawning; what is lost is counted."""
     monkeypatch.setattr("pyshimio.io._logger.BACKOFF", 0.001)
-    uri = uri_of(shell_logger(tmp_path, MORTAL), ("dir", str(tmp_path)))
-    out = tmp_path / "out"
+    logger = shell_logger(tmp_path, MORTAL)
 
     async def binary_dies() -> None:
-        out.unlink(missing_ok=True)
+        uri, out = anew(logger, tmp_path)
         with anyio.fail_after(GUARD):
             io = await BinaryIO.start(
                 uri, id="c", namespace="n", on_death="respawn", max_restarts=50, grace=0.5

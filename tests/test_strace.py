@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import select
 import subprocess
 import sys
@@ -119,7 +118,6 @@ class Traced:
 def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Traced]:
     """The program on a loop."""
     (tmp_path / "source").write_bytes(LINES)
-    os.mkfifo(tmp_path / "fifo")
     program = Traced(request.param, tmp_path)
     try:
         yield program

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -82,6 +83,16 @@ def test_thread_left_behind() -> None:
     assert before.left_behind(grace=0) == [thread]
     threading.Timer(0.05, end.set).start()
     assert before.left_behind() == []
+
+
+def test_temporary_directory_left_behind() -> None:
+    """A directory for a socket that nobody removed is found."""
+    before = Snapshot.take()
+    directory = tempfile.mkdtemp(prefix="pty")
+
+    assert [str(thing) for thing in before.left_behind(grace=0)] == [f"temporary {directory}"]
+    os.rmdir(directory)
+    assert before.left_behind(grace=0) == []
 
 
 async def test_task_left_behind() -> None:

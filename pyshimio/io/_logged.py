@@ -57,7 +57,7 @@ class LoggedIO(BaseIO):
         for stream in logger.streams:
             pump = self._pumps.get(stream)
             if logger.on_death == "epipe":
-                if pump is not None:
+                if pump is not None and not pump.done.is_set() and not pump.exhausted():
                     pump.fail(error)
             elif pump is not None:
                 # What stands in the pipe counted as delivered until now.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 
+from support.leaks import temporary_directory_of_our_own
 from support.loops import warm_up
 
 from .memory import LIMIT, growth, own, settle
@@ -40,7 +41,8 @@ def main() -> int:
     number = options.round or 0
     while True:
         one = Round(options.seed, number, done)
-        one.run()
+        with temporary_directory_of_our_own():
+            one.run()
         if options.verbose:
             print(*one.history, sep="\n", flush=True)
         if one.failures:

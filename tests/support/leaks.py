@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 GRACE = 1.0
 """Seconds for threads to end and for dying children to be reaped by whoever waits for them."""
@@ -39,7 +44,30 @@ class Child(NamedTuple):
         return f"{kind} {self.pid} ({self.name})"
 
 
-Leak: TypeAlias = Descriptor | Child | threading.Thread
+class Temporary(NamedTuple):
+    """Something in the directory for temporary files."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"temporary {self.path}"
+
+
+Leak: TypeAlias = Descriptor | Child | threading.Thread | Temporary
+
+
+@contextlib.contextmanager
+def temporary_directory_of_our_own() -> Generator[None]:
+    """What is made there meanwhile is this process's; a short path, for sockets."""
+    before = tempfile.tempdir
+    directory = tempfile.mkdtemp(prefix="own-", dir="/tmp")
+    os.chmod(directory, 0o1777)  # as /tmp is
+    tempfile.tempdir = directory
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Snapshot(NamedTuple):
@@ -48,11 +76,12 @@ class Snapshot(NamedTuple):
     descriptors: frozenset[Descriptor]
     children: dict[tuple[int, str], Child]
     threads: frozenset[threading.Thread]
+    temporary: frozenset[Temporary]
 
     @classmethod
     def take(cls) -> Snapshot:
         """Look now."""
-        return cls(_descriptors(), _children(), _threads())
+        return cls(_descriptors(), _children(), _threads(), _temporary())
 
     def left_behind(self, *, grace: float = GRACE) -> list[Leak]:
         """What is there now and was not then, after waiting up to *grace* seconds for it to go."""
@@ -63,6 +92,7 @@ class Snapshot(NamedTuple):
                 *sorted(now.descriptors - self.descriptors),
                 *(now.children[key] for key in now.children.keys() - self.children.keys()),
                 *(now.threads - self.threads),
+                *sorted(now.temporary - self.temporary),
             ]
             if not left or time.monotonic() > deadline:
                 return left
@@ -112,3 +142,8 @@ def _threads() -> frozenset[threading.Thread]:
     return frozenset(
         thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread ")
     )
+
+
+def _temporary() -> frozenset[Temporary]:
+    where = tempfile.gettempdir()
+    return frozenset(Temporary(f"{where}/{name}") for name in os.listdir(where))

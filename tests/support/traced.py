@@ -113,11 +113,13 @@ async def main(loop: str, directory: str) -> None:
         logging.getLogger(name).addHandler(Handler(logging.ERROR))
     if loop != "trio":
         asyncio.get_running_loop().set_exception_handler(lambda _, what: stray.append(repr(what)))
-    client = os.open(f"{directory}/fifo", os.O_RDONLY | os.O_NONBLOCK)
-    log = f"{directory}/log"
+    fifo, log = f"{directory}/fifo", f"{directory}/log"
     while command():
-        if os.path.exists(log):
-            os.unlink(log)
+        for path in (fifo, log):
+            if os.path.exists(path):
+                os.unlink(path)
+        os.mkfifo(fifo)
+        client = again(lambda: os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
         before = descriptors()
         error: BaseException | None = None
         result, status = None, -1
@@ -146,6 +148,8 @@ async def main(loop: str, directory: str) -> None:
             }
         )
         stray.clear()
+        with suppress(OSError):  # the one that is made to fail
+            os.close(client)
 
 
 if __name__ == "__main__":
