@@ -240,21 +240,8 @@ class FifoSink(PipeSink):
         """Open both ends once a client is there."""
         return cls(handle, await handle.wait_writer(timeout), keep)
 
-    def append(self, data: bytes | memoryview) -> int | None:
-        try:
-            return super().append(data)
-        except BrokenPipeError:
-            if not self._keep.mend(self.fd):
-                raise
-        return super().append(data)
-
-    def splice_from(self, source: int, count: int) -> int | None:
-        try:
-            return super().splice_from(source, count)
-        except BrokenPipeError:
-            if not self._keep.mend(self.fd):
-                raise
-        return super().splice_from(source, count)
+    def mend(self) -> bool:
+        return self._keep.mend(self.fd)
 
     @property
     def speaks(self) -> bool:

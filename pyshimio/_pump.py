@@ -277,13 +277,21 @@ class LoopPump(Pump):
         """
         sink = self.sink
         pace = self._pace
-        if self._busy or self._held() or self._mark is not None or self.taps or pace.left < 2:
+        if (
+            self._busy
+            or self._pending is not None
+            or self._mark is not None
+            or self.taps
+            or pace.left < 2
+        ):
             return False
         # A short read of a terminal proves nothing, and no other sink has this way.
         if not isinstance(sink, PipeSink) or not self.source.spliceable:
             return False
         try:
-            data = self.source.read(_sys.PAGE)
+            data = _sys.read(self.source.fd.fileno(), _sys.PAGE)
+        except BlockingIOError:
+            return False
         except OSError as error:
             self.fail(error)
             return True

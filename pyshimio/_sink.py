@@ -95,9 +95,17 @@ class PipeSink(DescriptorSink):
             count = _sys.write(fd, data)
         except BlockingIOError:
             return None
+        except BrokenPipeError:
+            if not self.mend():
+                raise
+            return self.append(data)
         self._written += count
         self._tail = (tail + count) % _sys.PAGE
         return count
+
+    def mend(self) -> bool:
+        """Nobody can read it any more; whether somebody can now."""
+        return False
 
     def splice_ready(self) -> bool:
         """Whether the reader has taken anything since this was last asked."""
@@ -112,6 +120,10 @@ class PipeSink(DescriptorSink):
             moved = _sys.splice(source, self.fd.fileno(), count)
         except BlockingIOError:
             return None
+        except BrokenPipeError:
+            if not self.mend():
+                raise
+            return self.splice_from(source, count)
         self._written += moved
         self._tail = 0
         return moved

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import threading
 import time
@@ -447,6 +448,9 @@ async def _run(
         while True:
             left = [*before.left_behind(grace=0), *(tasks() - tasks_before)]
             if calls.failed in {"unlink", "rmdir"}:  # the fault itself leaves something there
+                for thing in left:
+                    if isinstance(thing, Temporary):
+                        shutil.rmtree(thing.path)
                 left = [thing for thing in left if not isinstance(thing, Temporary)]
             if not left or time.monotonic() > until:
                 break
