@@ -244,6 +244,7 @@ class LoopPump(Pump):
         self._pace = Pace()
         self._muted = False
         self._full = False  # the sink has no room
+        self._append = self._append_to(sink)
 
     def start(self) -> None:
         self._hold = self._poller.hold()
@@ -258,7 +259,12 @@ class LoopPump(Pump):
 
     def retry(self) -> None:
         self._unwatch_sink()
+        self._append = self._append_to(self.sink)
         self._resume()
+
+    def _append_to(self, sink: Sink) -> Callable[[bytes], int | None] | None:
+        """The short way from pipe to pipe; None where there is no such way."""
+        return sink.append if self.source.spliceable and isinstance(sink, PipeSink) else None
 
     def _held(self) -> int:
         return len(self._pending) if self._pending is not None else 0
@@ -275,7 +281,6 @@ class LoopPump(Pump):
         A quarter of the time that :meth:`_turn` takes, which is what latency is made of.
         Returns False when there is more to do, for :meth:`_turn`.
         """
-        sink = self.sink
         pace = self._pace
         if (
             self._busy
@@ -283,27 +288,24 @@ class LoopPump(Pump):
             or self._mark is not None
             or self.taps
             or pace.left < 2
+            or (append := self._append) is None
         ):
             return False
-        # A short read of a terminal proves nothing, and no other sink has this way.
-        if not isinstance(sink, PipeSink) or not self.source.spliceable:
-            return False
         try:
-            data = _sys.read(self.source.fd.fileno(), _sys.PAGE)
+            data = _sys.read(self.source.fd._fd, _sys.PAGE)  # (-1 if closed: EBADF, nobody's)
         except BlockingIOError:
             return False
         except OSError as error:
             self.fail(error)
             return True
-        if not data:
+        size = len(data)
+        if not size:
             return False
         pace.left -= 1
         counters = self.counters
-        size = len(data)
         counters.bytes_in += size
-        self._busy = size == _sys.PAGE
         try:
-            count = sink.append(data) or 0
+            count = append(data) or 0
         except Exception as error:  # noqa: BLE001 - as in _turn
             self._pending = memoryview(data)
             self.fail(error)
@@ -311,9 +313,12 @@ class LoopPump(Pump):
         counters.writes += 1
         counters.path = "copy"
         counters.bytes_out += count
+        if count == size < _sys.PAGE:
+            return True
+        self._busy = size == _sys.PAGE
         if count < size:
             self._pending = memoryview(data)[count:]
-        return count == size and not self._busy
+        return False
 
     def _on_source(self, events: int) -> None:
         if events & _sys.EPOLLHUP:
@@ -480,12 +485,7 @@ class LoopPump(Pump):
     def _spliceable(self) -> bool:
         # The rest before a mark is copied: spliced buffers use up the slots of a FIFO
         # that nobody may be reading any more.
-        return (
-            not self.taps
-            and self._mark is None
-            and self.source.spliceable
-            and isinstance(self.sink, PipeSink)
-        )
+        return self._append is not None and not self.taps and self._mark is None
 
     def _splice(self, sink: PipeSink, waiting: int) -> bool:
         moved = sink.splice_from(self.source.fd.fileno(), min(waiting, TURN_BYTES))

@@ -84,15 +84,14 @@ class PipeSink(DescriptorSink):
 
     def append(self, data: bytes | memoryview) -> int | None:
         """:meth:`write` of one buffer."""
-        fd = self.fd.fileno()
         tail = self._tail
         if tail and tail + len(data) > _sys.PAGE:
-            if _sys.unread(fd):
+            if self.unread():
                 data = memoryview(data)[: _sys.PAGE - tail]
             else:
                 tail = 0
         try:
-            count = _sys.write(fd, data)
+            count = _sys.write(self.fd._fd, data)  # (-1 if closed: EBADF, nobody's)
         except BlockingIOError:
             return None
         except BrokenPipeError:
