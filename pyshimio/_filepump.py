@@ -35,7 +35,7 @@ LINGER = 0.002
 """Seconds that a thread waits for more of a busy stream."""
 RETRY = 1.0
 
-Outcome = Literal["empty", "more", "eof", "refused", "marked", "closed"]
+Outcome = Literal["empty", "more", "eof", "refused", "marked", "flushed", "closed"]
 
 
 class FilePump(Pump):
@@ -176,9 +176,10 @@ class FilePump(Pump):
         if count is None:
             return "empty"
         if self._pending is None:
-            if size > 0 or self._stop_at_mark:
+            ended = size > 0 or self._stop_at_mark
+            if ended:
                 self.sink.flush()
-            return "eof" if size > 0 else "marked"
+            return "eof" if size > 0 else "flushed" if ended else "marked"
         if self.taps:
             for tap in tuple(self.taps):
                 tap.write([bytes(self._pending)])
@@ -219,8 +220,11 @@ class FilePump(Pump):
         elif outcome == "eof":
             self.eof = True
             self._finish()
-        elif outcome == "marked":
-            self._pass_mark()
+        elif outcome in {"marked", "flushed"}:
+            # Another mark may have been set since, further on, or one to stop at.
+            reached = self._mark is not None and self.counters.bytes_in >= self._mark
+            if reached and (outcome == "flushed" or not self._stop_at_mark):
+                self._pass_mark()
             self._resume()
         elif outcome == "refused":
             self._retry = self._poller.later(RETRY, self.retry)

@@ -564,6 +564,41 @@ async def test_a_logger_with_a_nonzero_status(tmp_path: Path) -> None:
         assert not result.complete
 
 
+@pytest.mark.parametrize("policy", ["epipe", "drain"])
+async def test_what_a_logger_leaves_unread_is_no_delivery(tmp_path: Path, policy: str) -> None:
+    """Bytes in the pipe of a logger that ends without reading them were dropped."""
+    go = tmp_path / "go"
+    script = f"echo >&5; read line <&3; while ! [ -e {go} ]; do sleep 0.01; done"
+    async with await start(uri_of(shell_logger(tmp_path, script)), on_death=policy) as io:
+        process = await io.spawn(["sh", "-c", "echo first; echo second; echo third >&2"])
+        assert await status_of(process) == 0
+        await until(lambda: "stdout=ended stderr=ended" in repr(io))
+        go.touch()
+        with anyio.fail_after(GUARD):
+            result = await io.drain()
+        assert (result.logger_ended, result.logger_status) == (True, 0)
+        assert [(stream.moved, stream.dropped) for stream in result.streams] == [(6, 7), (0, 6)]
+        assert not result.complete
+
+
+async def test_what_a_dying_logger_has_not_read_is_no_delivery(tmp_path: Path) -> None:
+    """The child gets EPIPE, and what stood in the logger's pipe by then counts as dropped."""
+    script = "echo >&5; read line <&3; kill -9 $$"
+    async with await start(uri_of(shell_logger(tmp_path, script)), stdin=True) as io:
+        process = await io.spawn(["sh", "-c", "printf 'first\\nsecond\\n'; read line; echo third"])
+        events = io.events()
+        async for event in events:
+            if isinstance(event, LoggerExited):
+                break
+        io.close_stdin()
+        assert await status_of(process) == 128 + signal.SIGPIPE
+        with pytest.raises(StreamFailedError), anyio.fail_after(GUARD):
+            await io.drain()
+        stats = io.stats.stdout
+    assert stats is not None
+    assert (stats.bytes_in, stats.bytes_out, stats.dropped) == (13, 6, 7)
+
+
 async def test_a_logger_that_does_not_wait_for_an_end(tmp_path: Path) -> None:
     """One that has read every byte and ends before the streams do has made no stream fail."""
     go = tmp_path / "go"

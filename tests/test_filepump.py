@@ -12,13 +12,14 @@ import anyio
 import pytest
 
 from pyshimio import FdIO, FileIO, _sys
+from pyshimio._filepump import FilePump
 from pyshimio._poller import Poller
 from pyshimio.errors import StreamFailedError
 from support.children import GUARD, until
 from support.mounts import ext4, frozen, tmpfs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -331,6 +332,36 @@ async def test_a_mark_that_is_set_while_a_thread_reads_is_exact(
         assert result.stdout is not None
         assert result.stdout.finished
     assert len(sink.taken) == 50002
+
+
+async def test_a_mark_while_the_news_of_another_one_is_on_its_way(tmp_path: Path) -> None:
+    """A mark is passed when its own bytes have arrived, not when an earlier one's have."""
+    log = tmp_path / "log"
+    async with FileIO(log, stdin=True) as io:
+        await io.spawn(["cat"])
+        assert io.stdin is not None
+        await io.stdin.send(b"first\n")
+        await until(lambda: log.exists() and log.read_bytes() == b"first\n")
+        pump = io._pumps["stdout"]
+        assert isinstance(pump, FilePump)
+        await until(lambda: not pump._in_job)
+        pump.mark(stop=False)
+        wait_for(lambda: bool(Poller.current()._posted))  # the loop has not heard it yet
+        os.write(io._parents["stdin"]._fd.fileno(), b"second\n")
+        wait_for(lambda: pump.source.waiting() == 7)
+        pump.mark(stop=True)
+        with anyio.fail_after(GUARD):
+            await pump.done.wait()
+        assert pump.reached
+    assert log.read_bytes() == b"first\nsecond\n"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait, and keep the loop from running meanwhile."""
+    deadline = time.monotonic() + GUARD
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 async def test_what_a_sink_refused_is_kept_while_others_write(

@@ -16,7 +16,7 @@ from ._base import BaseIO
 from ._outlet import SinkOutlet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .._fd import OwnedFd
     from ..errors import LoggerDiedError
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 __all__ = ("LoggedIO",)
 
 OUTPUTS = ("stdout", "stderr")
+
+
+class _LoggerOutlet(SinkOutlet):
+    """The pipe into a logger, which is asked at the end what it has not read."""
+
+    def __init__(self, logger: Logger, stream: str, sink: PipeSink) -> None:
+        super().__init__(sink)
+        self._logger = logger
+        self._stream = stream
+
+    def finish(self, then: Callable[[], None]) -> None:
+        self._logger.see_the_rest(self._stream)
+        super().finish(then)
 
 
 class LoggedIO(BaseIO):
@@ -49,22 +62,24 @@ class LoggedIO(BaseIO):
                 self._children[OUTPUTS.index(stream) + 1] = writer
             else:
                 _sys.set_nonblocking(writer.fileno())
-                self._outlets[stream] = SinkOutlet(PipeSink(writer))
+                self._outlets[stream] = _LoggerOutlet(logger, stream, PipeSink(writer))
         await logger.start()
 
     def _on_lost(self, logger: Logger, error: LoggerDiedError) -> None:
         """Nobody will read this logger's pipes any more."""
         for stream in logger.streams:
             pump = self._pumps.get(stream)
-            if logger.on_death == "epipe":
-                if pump is not None and not pump.done.is_set() and not pump.exhausted():
-                    pump.fail(error)
-            elif pump is not None:
+            if pump is not None:
                 # What stands in the pipe counted as delivered until now.
                 lost = logger.unread(stream)
                 pump.counters.bytes_out -= lost
                 pump.counters.dropped += lost
-                pump.discard()
+                if logger.on_death != "epipe":
+                    pump.discard()
+                elif not pump.done.is_set() and not pump.exhausted():
+                    pump.fail(error)
+            elif logger.on_death == "epipe":
+                pass  # whoever writes hears it from the kernel
             elif (outlet := self._outlets.get(stream)) is not None:
                 # It died before there was anything to copy.
                 outlet.close()

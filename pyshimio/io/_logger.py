@@ -156,8 +156,21 @@ class Logger:
 
     def unread(self, stream: str) -> int:
         """Bytes in the pipe of *stream* that no logger has read."""
-        reader = self._readers[stream]
-        return 0 if reader.closed else _sys.unread(reader.fileno())
+        for end in (self._readers[stream], self.writers[stream]):
+            if not end.closed:
+                return _sys.unread(end.fileno())
+        return 0
+
+    def see_the_rest(self, stream: str) -> None:
+        """The last byte is in the pipe of *stream*: see how many the logger leaves there.
+
+        From here on a read end of ours makes no difference to anybody who writes.
+        """
+        if self._readers[stream].closed and not self._closed:
+            with suppress(OSError):  # no descriptor left: what it has not read passes for read
+                flags = os.O_RDONLY | os.O_NONBLOCK
+                writer = self.writers[stream].fileno()
+                self._readers[stream] = OwnedFd(_sys.reopen(writer, flags))
 
     def reopen_reader(self, stream: str) -> OwnedFd:
         """A non-blocking read end of our own, to read on where the logger stopped."""

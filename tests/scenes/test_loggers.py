@@ -159,7 +159,7 @@ async def test_killed_while_a_background_child_holds_its_pipe(tmp_path: Path, po
         results: list[DrainResult] = []
 
         async def drain() -> None:
-            results.append(await io.drain(sink_timeout=GUARD))
+            results.append(await io.drain(linger=GUARD, sink_timeout=GUARD))
 
         async with anyio.create_task_group() as group:
             group.start_soon(drain)
