@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ("FifoHandle", "FifoSink", "FifoSource", "KeepAlive")
 
 PROBE_FIRST, PROBE_LAST = 0.001, 0.05
+MARKS = 1 << 61
+"""Where the bytes begin that a keep-alive signs, see :func:`~pyshimio._sys.mark`."""
 LOOKS = 100
 """How often it is asked, 1 ms apart, who reads a FIFO, before a copy of our reader is that."""
 
@@ -145,6 +148,8 @@ class KeepAlive:
     def __init__(self) -> None:
         self._reader: OwnedFd | None = None
         self._sinks: list[FifoSink] = []
+        # Another IO's keep-alive is not a copy of this one: with it, nothing is abandoned yet.
+        self._sign = MARKS + random.getrandbits(60)
 
     def join(self, sink: FifoSink, handle: FifoHandle) -> None:
         """Keep the FIFO alive for one more sink."""
@@ -155,7 +160,7 @@ class KeepAlive:
     def _hold(self, reader: OwnedFd) -> None:
         self._reader = reader
         with suppress(OSError):  # a file system without locks: copies look like clients there
-            _sys.mark(reader.fileno())
+            _sys.mark(reader.fileno(), self._sign)
 
     def leave(self, sink: FifoSink) -> None:
         """One sink less; with the last one the reader is closed.  Idempotent."""
@@ -185,7 +190,7 @@ class KeepAlive:
         try:
             if _sys.poll_now(writer.fileno()) & _sys.EPOLLERR:
                 return False
-            return None if _sys.marked(writer.fileno()) else True
+            return None if _sys.marked(writer.fileno(), self._sign) else True
         finally:
             # Somebody may have taken the number, the last one.  Then the writer alone keeps
             # what is there, and mend() is called when a reader is missed.

@@ -100,20 +100,23 @@ def set_pipe_size(fd: int, size: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
 
 
-# A lock of a description (not of a process) goes with the last copy of it.  The byte is one
-# that no file has, and nobody else locks.
-FLOCK, MARKED_BYTE = "hhqqi0q", 1 << 62
+FLOCK = "hhqqi0q"
+"""``struct flock``: type, whence, start, length, pid."""
 
 
-def mark(fd: int) -> None:
-    """Leave a sign on a file that lasts as long as any copy of this (readable) description."""
-    lock = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, MARKED_BYTE, 1, 0)
+def mark(fd: int, byte: int) -> None:
+    """Leave a sign on a file that lasts as long as any copy of this (readable) description.
+
+    It is a lock, which belongs to the description, of one byte, far behind those that anybody
+    else would lock.
+    """
+    lock = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
 
 
-def marked(fd: int) -> bool:
-    """Whether another description of the file behind *fd* that was marked is open anywhere."""
-    lock = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, MARKED_BYTE, 1, 0)
+def marked(fd: int, byte: int) -> bool:
+    """Whether another description of the file behind *fd* with that sign is open anywhere."""
+    lock = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     answer = struct.unpack(FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, lock))
     return bool(answer[0] != fcntl.F_UNLCK)
 

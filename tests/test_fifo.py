@@ -461,6 +461,25 @@ async def test_abandoned_bytes_are_told_although_a_child_has_a_copy(tmp_path: Pa
     assert [event async for event in events] == [BytesAbandoned("stdout", 6)]
 
 
+async def test_two_ios_in_one_fifo_abandon_nothing_while_one_lives(tmp_path: Path) -> None:
+    """What one of two IOs leaves in a FIFO is not abandoned before the other one leaves, too."""
+    path = make_fifo(tmp_path)
+    client = Client(path)
+    ios = [await create_io(Stdio(stdout=path)) for _ in range(2)]
+    events = [io.events() for io in ios]
+    for io in ios:
+        await io.spawn(["echo", "hello"])
+    await until(lambda: client.unread == 12)
+    client.close()
+    for io in ios:
+        await io.drain()
+        await io.aclose()
+    assert [[event async for event in each] for each in events] == [
+        [],
+        [BytesAbandoned("stdout", 12)],
+    ]
+
+
 async def test_stream_that_ends_leaves_the_other_ones_fifo_alive(tmp_path: Path) -> None:
     """Of two streams in one FIFO the one that goes on has a reader, and nobody loses a byte."""
     path = make_fifo(tmp_path)
