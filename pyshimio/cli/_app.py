@@ -49,7 +49,12 @@ def app(context: click.Context) -> None:
 @app.command(context_settings={"allow_interspersed_args": False})
 @click.option("--log-uri", metavar="URI", help="Where stdout and stderr go, both.")
 @click.option("--log-file", metavar="PATH", help="The same for a file, which is appended to.")
-@click.option("--stdin", metavar="URI", help="Where stdin comes from: a FIFO or a file.")
+@click.option(
+    "--stdin",
+    metavar="URI",
+    help="Where stdin comes from: a file, or a FIFO, which ends when somebody has written into it"
+    " and nobody has it open any more.",
+)
 @click.option("--stdout", metavar="URI", help="Where stdout goes.")
 @click.option("--stderr", metavar="URI", help="Where stderr goes.")
 @click.option("--id", metavar="ID", help="CONTAINER_ID for a logger.  [default: from our pid]")

@@ -49,6 +49,10 @@ Drain: TypeAlias = Literal["eof", "exited", "keep"]
 
 QUIET = frozenset({signal.SIGUSR2, signal.SIGWINCH})
 """Signals for the child that mean nothing to us."""
+TOGETHER = 1.0
+"""Seconds after the child's end in which a signal may be the one that has ended it."""
+FIRST_LOOK, LAST_LOOK = 0.005, 0.1
+"""Seconds between two looks whether a client of stdin has written."""
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +90,9 @@ class _Run:
         # What a signal cuts short while there is no child to pass it on to.
         self._phase: anyio.CancelScope
         self._signal = 0
+        self._ended_at: float | None = None
+        self._spared = False
+        self._keeps = False
         self._over = False
         self._group: TaskGroup
 
@@ -113,6 +120,7 @@ class _Run:
         with self._phase, self._command() as command:
             io = self._io = await self._make_io()
             self._process = await io.spawn(command)
+            self._process.when_exited(self._note_end)
         if self._io is None or self._process is None:
             return 128 + self._signal
         return await self._follow(self._io, self._process)
@@ -124,6 +132,8 @@ class _Run:
         with self._terminal.raw(wanted=relays), anyio.CancelScope() as self._phase:
             try:
                 async with io:
+                    if self._options.stdin is not None:
+                        self._group.start_soon(self._end_input, io)
                     if relays:
                         assert isinstance(io, ConsoleIO)
                         self._group.start_soon(relay_input, io)
@@ -160,6 +170,14 @@ class _Run:
             io.bind({"stdout": SinkOutlet(fd_sink(1))}, None)
         return io
 
+    async def _end_input(self, io: BaseIO) -> None:
+        """Let stdin end with its first client: nobody else can say that it is over."""
+        pause = FIRST_LOOK
+        while not ((stats := io.stats.stdin) and stats.bytes_in):
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK)
+        io.close_stdin()
+
     def _command(self) -> Command:
         options = self._options
         command = Command(options.command)
@@ -175,9 +193,12 @@ class _Run:
         outer = self._phase
         try:
             with anyio.CancelScope() as self._phase:
-                return await io.drain(policy="eof", linger=math.inf)
+                self._keeps = True  # nothing is lost when this ends
+                if not self._spared:
+                    return await io.drain(policy="eof", linger=math.inf)
         finally:
             self._phase = outer
+            self._keeps = False
         return await io.drain(policy="exited")
 
     # -- signals ------------------------------------------------------------------------
@@ -192,15 +213,38 @@ class _Run:
             self._terminal.suspend()
             self._resize()
         elif process is None or process.exited or _sys.exiting(process.pid):
-            if number not in QUIET:
+            if number not in QUIET and not self._ended_the_child():
                 self._signal = number
                 self._phase.cancel()
         elif number == signal.SIGWINCH and self._resize():
             pass  # the child's terminal tells it
-        elif not (from_kernel(info) and os.getpgid(process.pid) == os.getpgrp()):
-            # What a terminal sends goes to its whole foreground group, and so to a child
-            # that has stayed in ours.
+        elif not (from_kernel(info) and self._was_told(process, number)):
             process.send_signal(number)
+
+    def _was_told(self, process: Process, number: int) -> bool:
+        """Whether the terminal that has sent us a signal has sent it to the child as well.
+
+        It sends to its whole foreground group, and so to a child that has stayed in ours; but
+        when it hangs up, to the leader of the session alone.
+        """
+        if number == signal.SIGHUP and os.getsid(0) == os.getpid():
+            return False
+        return os.getpgid(process.pid) == os.getpgrp()
+
+    def _note_end(self) -> None:
+        self._ended_at = _sys.monotonic()
+
+    def _ended_the_child(self) -> bool:
+        """Whether this is the signal that has ended the child, which we hear of a bit later.
+
+        A Ctrl-C, or the stop of a service, comes to both; what the child has written is to be
+        delivered, and its logger to be left in peace.  Only one signal is taken for it.
+        """
+        now = _sys.monotonic()
+        if self._process is None or self._keeps or self._spared:
+            return False
+        self._spared = self._ended_at is None or now - self._ended_at < TOGETHER
+        return self._spared
 
     def _resize(self) -> bool:
         size = self._terminal.size
