@@ -15,7 +15,23 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ("Command",)
+__all__ = ("Command", "check_env")
+
+
+def check_env(env: Mapping[str, str]) -> None:
+    """Raise for what no environment can hold.
+
+    Raises:
+        InvalidOptionError: A name or a value is none.
+    """
+    for name, value in env.items():
+        texts = all(isinstance(text, str) for text in (name, value))
+        if not texts or not name or "=" in name or "\0" in name + value:
+            raise InvalidOptionError(
+                f"no environment holds the variable {name!r} with the value {value!r}: both are"
+                " strings without a NUL byte, and a name has at least one character and no '='",
+                option="env",
+            )
 
 
 class Command:
@@ -73,14 +89,8 @@ class Command:
         if any("\0" in arg for arg in self.args):
             raise InvalidOptionError("an argument contains a NUL byte", option="args")
         self.env: dict[str, str] | None = None if env is None else dict(env)
-        for name, value in (self.env or {}).items():
-            if not name or "=" in name or "\0" in name + value:
-                raise InvalidOptionError(
-                    f"no environment holds the variable {name!r}: a name has at least one character"
-                    " and no '=', and neither name nor value has a NUL byte",
-                    option="env",
-                )
-        self.cwd: str | None = None if cwd is None else os.fspath(cwd)
+        check_env(self.env or {})
+        self.cwd: str | None = None if cwd is None else os.fsdecode(cwd)
         if self.cwd is not None and (not self.cwd or "\0" in self.cwd):
             raise InvalidOptionError(f"cwd is no path: {self.cwd!r}", option="cwd")
         if umask is not None and not 0 <= umask <= 0o777:
@@ -152,6 +162,19 @@ class Command:
                 option="process_group",
             )
 
+    def check(self) -> None:
+        """Raise what :meth:`start` would, as far as it can be known before anything is opened.
+
+        Raises:
+            InvalidOptionError: There is no such user or group.
+            SigchldIgnoredError: Its exit status could not be had.
+            CommandUsedError: It was started or closed before.
+        """
+        if self._used:
+            raise CommandUsedError("a Command starts once; make another one")
+        refuse_ignored_sigchld()
+        _spawn.identity(self._plan())
+
     async def start(self) -> Process:
         """Start the program.
 
@@ -169,21 +192,7 @@ class Command:
         self._used = True
         try:
             refuse_ignored_sigchld()
-            pid = await _spawn.spawn(
-                _spawn.Plan(
-                    args=tuple(self.args),
-                    env=os.environ if self.env is None else self.env,
-                    cwd=self.cwd,
-                    user=self.user,
-                    group=self.group,
-                    extra_groups=self.extra_groups,
-                    umask=self.umask,
-                    process_group=self.process_group,
-                    new_session=self.new_session,
-                    terminal=self._terminal,
-                    fds={number: fd.fileno() for number, fd in self._fds.items()},
-                )
-            )
+            pid = await _spawn.spawn(self._plan())
             try:
                 return Process(pid, tuple(self.args))
             except ChildReapedElsewhereError:
@@ -193,6 +202,21 @@ class Command:
                 raise
         finally:
             self.close()
+
+    def _plan(self) -> _spawn.Plan:
+        return _spawn.Plan(
+            args=tuple(self.args),
+            env=os.environ if self.env is None else self.env,
+            cwd=self.cwd,
+            user=self.user,
+            group=self.group,
+            extra_groups=self.extra_groups,
+            umask=self.umask,
+            process_group=self.process_group,
+            new_session=self.new_session,
+            terminal=self._terminal,
+            fds={number: fd.fileno() for number, fd in self._fds.items()},
+        )
 
     def close(self) -> None:
         """Close the duplicates; :meth:`start` does it too.  Idempotent."""

@@ -25,6 +25,7 @@ __all__ = ("FileSink", "LogFile", "OnError")
 OnError = Literal["drop", "block", "fail"]
 
 NEWLINE = 0x0A
+LONGEST_NAME = 255
 RETRY = 1.0
 """Seconds between two attempts at a file that has no room."""
 
@@ -82,6 +83,16 @@ class LogFile:
         self.pollable = device and not _sys.never_blocks(status)
         waits = on_error == "block" and not self.pollable
         self.blocking = waits or not (inline or device)
+
+    @classmethod
+    def check(cls, path: str, *, create: bool, nofollow: bool) -> None:
+        """Raise what opening it would, as far as it can be known without making anything."""
+        try:
+            cls(path, create=False, nofollow=nofollow).abandon()
+        except FileOpenError as error:
+            if error.errno != errno.ENOENT or not create:
+                raise
+            _check_parents(path)
 
     def _open(self) -> tuple[OwnedFd, os.stat_result]:
         try:
@@ -279,6 +290,29 @@ class FileSink:
 
     def __repr__(self) -> str:
         return f"<FileSink {self.file.path!r} {'open' if self._open else 'closed'}>"
+
+
+def _check_parents(path: str) -> None:
+    """Raise what making *path*, where nothing is yet, would meet with."""
+    code = 0
+    *parents, name = path.split("/")
+    if not name:
+        code = errno.EISDIR
+    elif any(len(os.fsencode(part)) > LONGEST_NAME for part in (*parents, name)):
+        code = errno.ENAMETOOLONG
+    else:
+        parent = os.path.dirname(path)
+        while not os.path.lexists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent):
+            code = errno.ENOTDIR
+        elif not os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
+            code = errno.EACCES
+    if code:
+        kind = FileAccessError if code == errno.EACCES else FileOpenError
+        raise kind(
+            f"cannot make {path!r} for appending: {os.strerror(code)}", path=path, errno=code
+        )
 
 
 def _make_parents(path: str) -> None:

@@ -109,7 +109,7 @@ def find_program(name: str, env: Mapping[str, str], cwd: str | None = None) -> s
             if os.access(there, os.X_OK):
                 return candidate
             denied = True
-        denied = denied or ("/" in name and os.path.isdir(there))
+        denied = denied or ("/" in name and os.path.exists(there))
     return _refuse(name, errno.EACCES if denied else errno.ENOENT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from pyshimio.errors import (
     UnknownSchemeError,
 )
 from support.children import cancelled, exists, until
+from support.faults import fail_syscall
 from support.loggers import COLLECT, MORTAL, PROBE, found, python_logger, shell_logger, uri_of
 
 if TYPE_CHECKING:
@@ -597,6 +599,26 @@ async def test_what_a_dying_logger_has_not_read_is_no_delivery(tmp_path: Path) -
         stats = io.stats.stdout
     assert stats is not None
     assert (stats.bytes_in, stats.bytes_out, stats.dropped) == (13, 6, 7)
+
+
+async def test_a_fifo_is_no_logger(tmp_path: Path) -> None:
+    """What is there and no program is said to be that, by the logger's own error."""
+    os.mkfifo(tmp_path / "logger", 0o777)
+    with pytest.raises(LoggerNotExecutableError, match="no program"):
+        await start(uri_of(tmp_path / "logger"))
+
+
+async def test_a_logger_that_the_kernel_refuses(tmp_path: Path) -> None:
+    """A program that cannot be started for another reason is a logger's error, too."""
+    with fail_syscall("posix_spawn", error=errno.ENOEXEC), pytest.raises(LoggerError):
+        await start(uri_of(shell_logger(tmp_path, "exit 0")))
+
+
+@pytest.mark.parametrize("env", [{"A=B": "x"}, {"": "x"}, {1: "x"}, {"A": 5}, {"A": "\0"}])
+async def test_an_environment_that_cannot_be(tmp_path: Path, env: Any) -> None:
+    """Names and values that no environment holds are refused before anything is made."""
+    with pytest.raises(InvalidOptionError):
+        await start(uri_of(shell_logger(tmp_path, "exit 0")), env=env)
 
 
 async def test_a_logger_that_does_not_wait_for_an_end(tmp_path: Path) -> None:

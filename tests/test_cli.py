@@ -343,7 +343,6 @@ def test_the_exit_status_is_the_child_s(script: str, status: int) -> None:
         (["--log-file", "/dev/null", "--log-uri", "null:"], ["--log-uri and --log-file"]),
         (["--log-file", "/dev/null", "--stderr", "null:"], ["--log-file and --stderr"]),
         (["--tty", "--stderr", "null:"], ["terminal"]),
-        (["--tty", "--stdin", "file:///etc/passwd"], ["FIFO"]),
         (["--drain", "never"], ["--drain"]),
         (["--nonsense"], ["--nonsense"]),
         (["--id"], ["COMMAND"]),
@@ -769,6 +768,13 @@ def test_hangup_of_a_session_s_leader_is_passed_on(tmp_path: Path) -> None:
     os.close(terminal.master)
     assert process.wait(GUARD) == 3
     assert log.read_text() == "up\nHUP\n"
+
+
+def test_tty_with_a_stdin_that_cannot_be_read(tmp_path: Path) -> None:
+    """A stdin that was opened for writing alone is an input without a byte."""
+    with open(tmp_path / "file", "wb") as file:
+        result = run("run", "--tty", "--", "cat", stdin=file)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_stdin_fifo_ends_with_its_client(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import termios
@@ -22,7 +23,7 @@ from pyshimio.errors import (
     StreamFailedError,
     UnknownSchemeError,
 )
-from support.faults import count_syscalls
+from support.faults import count_syscalls, fail_syscall
 from support.terminals import GUARD, make_script, read_all, read_until, until
 
 if TYPE_CHECKING:
@@ -718,9 +719,12 @@ async def test_misuse_of_a_console_io(tmp_path: Path) -> None:
         ConsoleIO(stdin_eof="bell")  # type: ignore[arg-type]
     with pytest.raises(InvalidOptionError):
         ConsoleIO(on_exit="maybe")  # type: ignore[arg-type]
-    (tmp_path / "file").touch()
-    with pytest.raises(InvalidOptionError):
-        await create_io(Stdio(stdin=str(tmp_path / "file"), terminal=True))
+    for wrong in ({"uid": -5}, {"gid": 1 << 40}, {"chown": "maybe"}, {"size": (70000, 1)}):
+        with pytest.raises(InvalidOptionError):
+            ConsoleIO(**wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidOptionError):
+            await create_io(Stdio(stdout=f"file://{tmp_path}/log", terminal=True), **wrong)  # type: ignore[arg-type]
+    assert not (tmp_path / "log").exists()
     async with ConsoleIO() as io:
         with pytest.raises(IOStateError):
             await io.copy()
@@ -738,6 +742,62 @@ async def test_misuse_of_a_console_io(tmp_path: Path) -> None:
         io.set(Command(["true"]))
     with pytest.raises(IOStateError):
         await io.copy()
+
+
+async def test_a_terminal_s_owner_that_the_kernel_refuses(tmp_path: Path) -> None:
+    """A refused chown is an error before anything is made, or none at all with "try"."""
+    destinations = Stdio(stdout=f"file://{tmp_path}/log", terminal=True)
+    with fail_syscall("fchown", error=errno.EPERM), pytest.raises(ChownError):
+        await create_io(destinations, uid=1234)
+    assert not (tmp_path / "log").exists()
+    with fail_syscall("fchown", error=errno.EPERM) as calls:
+        io = await create_io(destinations, uid=1234, chown="try")
+    assert calls.failed == "fchown"
+    async with io:
+        with fail_syscall("fchown", error=errno.EPERM) as calls:
+            process = await io.spawn(["sh", "-c", "test -t 1 && echo yes"])
+        assert calls.failed == "fchown"
+        assert await process.wait() == 0
+        await io.drain()
+    assert (tmp_path / "log").read_bytes() == b"yes\r\n"
+
+
+@pytest.mark.parametrize("lines", [0, 1, 20_000])
+async def test_a_file_is_typed_in(tmp_path: Path, lines: int) -> None:
+    """A file as a terminal's stdin is typed to its end, and then the end, however slowly read."""
+    text = b"".join(b"%07d\n" % number for number in range(lines))
+    (tmp_path / "in").write_bytes(text)
+    source, screen = (f"file://{tmp_path}/{name}" for name in ("in", "log"))
+    destinations = Stdio(stdin=source, stdout=screen, terminal=True)
+    async with await create_io(destinations) as io:
+        assert io.stdin is None
+        process = await io.spawn(["sh", "-c", f"stty -echo; sleep 0.1; cat > {tmp_path}/out"])
+        with anyio.fail_after(GUARD):
+            assert await process.wait() == 0
+        await io.drain()
+        stats = io.stats.stdin
+        assert stats is not None
+        assert stats.bytes_out >= len(text)
+    assert (tmp_path / "out").read_bytes() == text
+
+
+async def test_a_device_is_typed_in(tmp_path: Path) -> None:
+    """/dev/null is a file without a byte."""
+    async with await create_io(Stdio(stdin="/dev/null", terminal=True)) as io:
+        process = await io.spawn(["cat"])
+        with anyio.fail_after(GUARD):
+            assert await process.wait() == 0
+        await io.drain()
+
+
+async def test_close_stdin_ends_a_file_that_is_typed_in() -> None:
+    """Who has heard enough of an endless file says so, and the end is typed."""
+    async with await create_io(Stdio(stdin="file:///dev/zero", terminal=True)) as io:
+        process = await io.spawn(["sh", "-c", "stty raw -echo; exec head -c 100000"])
+        with anyio.fail_after(GUARD):
+            assert await process.wait() == 0
+        io.close_stdin()
+        await io.drain()
 
 
 async def test_a_given_console_serves_no_child() -> None:

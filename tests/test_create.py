@@ -16,6 +16,7 @@ import pytest
 
 from pyshimio import (
     BinaryIO,
+    Command,
     ConsoleIO,
     FileIO,
     NullIO,
@@ -47,7 +48,8 @@ from pyshimio.errors import (
     URINulError,
     URISyntaxError,
 )
-from support.children import until
+from support.children import GUARD, until
+from support.fifos import make_fifo
 from support.loggers import COLLECT, python_logger, uri_of
 
 if TYPE_CHECKING:
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
     from pyshimio import DrainResult
     from pyshimio.io._base import BaseIO
 
-GUARD = 20.0
 TALK = ["sh", "-c", "echo out; echo err >&2"]
 
 
@@ -537,7 +538,7 @@ async def test_a_cancelled_open_leaves_nothing(
     real = os.open
 
     def slow(path: Any, flags: int, mode: int = 0o777) -> int:
-        if str(path).endswith("app.log"):
+        if str(path).endswith("app.log") and flags & os.O_CREAT:
             entered.set()
             assert opened.wait(20)
         return real(path, flags, mode)
@@ -552,6 +553,60 @@ async def test_a_cancelled_open_leaves_nothing(
         opened.set()
     await until(lambda: all(t.name != "pyshimio-file" for t in threading.enumerate()))
     assert (tmp_path / "app.log").exists()
+
+
+BAD_FILES = {
+    "a directory": "dir",
+    "below a file": "file/log",
+    "a trailing slash": "new/sub/",
+    "a long name": f"new/{'x' * 300}",
+    "a FIFO": "fifo",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES.values(), ids=BAD_FILES.keys())
+async def test_a_bad_file_beside_a_good_one(tmp_path: Path, name: str) -> None:
+    """When one of two files cannot be, neither the other one nor a directory is made."""
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    before = sorted(tmp_path.rglob("*"))
+    good, bad = f"file://{tmp_path}/a/b/log", StdioURI.build("file", f"{tmp_path}/{name}")
+    for stdout, stderr in ((good, bad), (bad, good)):
+        with pytest.raises(DestinationError):
+            await create_io(Stdio(stdout=stdout, stderr=stderr))
+        assert sorted(tmp_path.rglob("*")) == before
+    async with FileIO(f"{tmp_path}/a/b", f"{tmp_path}/{name}") as io:
+        with pytest.raises(DestinationError):
+            await io.spawn(["true"])
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+async def test_two_names_of_one_file(tmp_path: Path) -> None:
+    """A file and a link to it are one file, opened once, which is not there at first."""
+    log, link = tmp_path / "log", tmp_path / "link"
+    link.symlink_to(log)
+    io = await create_io(Stdio(stdout=f"file://{log}", stderr=f"file://{link}"))
+    async with io:
+        links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        assert links.count(str(log)) == 1
+        await io.spawn(["sh", "-c", "echo out; echo err >&2"])
+        assert (await io.drain()).complete
+    assert sorted(log.read_bytes().splitlines()) == [b"err", b"out"]
+
+
+@pytest.mark.parametrize("options", [{"ring": -1}, {"client_timeout": -0.5}])
+async def test_numbers_below_zero(tmp_path: Path, options: Any) -> None:
+    """A size or a time is not negative."""
+    with pytest.raises(InvalidOptionError):
+        await create_io(f"fifo://{make_fifo(tmp_path)}", **options)
+
+
+async def test_an_unknown_user_is_found_before_a_client_is_waited_for(tmp_path: Path) -> None:
+    """Who the child is to be is looked up before anything is opened."""
+    async with await create_io(f"fifo://{make_fifo(tmp_path)}") as io:
+        with pytest.raises(InvalidOptionError), anyio.fail_after(GUARD):
+            await io.spawn(Command(["true"], user="nobody-of-that-name"))
 
 
 async def test_a_directory_is_no_stdin(tmp_path: Path) -> None:

@@ -315,7 +315,7 @@ async def test_dev_null_takes_everything() -> None:
     """A memory device is written on the loop, without a thread."""
     async with FileIO("/dev/null", "/dev/null") as io:
         await io.spawn(["sh", "-c", "head -c 3000000 /dev/zero; echo err >&2"])
-        assert not pool_threads()
+        await until(lambda: not pool_threads())  # opened in one, and that is all
         result = await io.drain()
         assert result.complete
         assert result.stdout is not None
@@ -899,3 +899,20 @@ async def test_stdio_with_a_file_for_each_stream(tmp_path: Path) -> None:
         assert (await io.drain()).complete
     assert (tmp_path / "d" / "out.log").read_bytes() == b"out\n"
     assert (tmp_path / "d" / "err.log").read_bytes() == b"err\n"
+
+
+async def test_reopen_goes_on_behind_a_file_that_cannot_be(tmp_path: Path) -> None:
+    """One file that cannot be opened again keeps nobody from opening the other one."""
+    out, err = tmp_path / "out", tmp_path / "err"
+    async with FileIO(out, err, stdin=True) as io:
+        await io.spawn(["sh", "-c", "read line; echo out; echo err >&2"])
+        for path in (out, err):
+            path.rename(f"{path}.1")
+        out.mkdir()
+        with pytest.raises(NotAFileError):
+            await io.reopen()
+        assert io.stdin is not None
+        await io.stdin.send(b"go\n")
+        assert (await io.drain()).complete
+    assert (tmp_path / "out.1").read_bytes() == b"out\n"
+    assert (err.read_bytes(), (tmp_path / "err.1").read_bytes()) == (b"err\n", b"")

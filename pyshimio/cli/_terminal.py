@@ -89,7 +89,7 @@ async def relay_input(io: ConsoleIO) -> None:
         while True:
             try:
                 data = await (_read() if own is None else own.receive())
-            except anyio.EndOfStream:
+            except (anyio.EndOfStream, OSError):  # what cannot be read has ended, too
                 break
             await io.stdin.send(data)
         io.close_stdin()

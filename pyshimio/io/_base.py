@@ -151,6 +151,7 @@ class BaseIO:
         command = command if isinstance(command, Command) else Command(command)
         self._check_copy()
         try:
+            command.check()
             await self._open()
             self.set(command)
             process = await command.start()
@@ -196,14 +197,22 @@ class BaseIO:
 
     async def open_files(self) -> None:
         """Open what can be opened without a client, so that a missing right is said early."""
+        await self._check_outlets()
         for stream, outlet in self._outlets.items():
             if not isinstance(outlet, FifoOutlet):
                 self._sinks[stream] = await outlet.open(stream, self._hub)
+
+    async def _check_outlets(self) -> None:
+        """Raise what opening the sinks would, before one of them makes a file."""
+        if not self._sinks:
+            for outlet in self._outlets.values():
+                await outlet.check()
 
     async def _open(self) -> None:
         """Open the sinks side by side: two clients may open their FIFOs in any order."""
         failed: list[BaseException] = []
         scopes: list[CancelScope] = []
+        await self._check_outlets()
 
         async def open_one(stream: str, scope: CancelScope) -> None:
             with scope:
@@ -269,8 +278,14 @@ class BaseIO:
             self._parents["stdin"].close()
 
     async def reopen(self) -> None:
-        """Open log files anew, after a rotation or when there is room again."""
+        """Open log files anew, after a rotation or when there is room again.
+
+        Raises:
+            FileOpenError, NotAFileError: One cannot be opened, and the old one stays in use; the
+                others are opened all the same.
+        """
         done: set[int] = set()
+        failed: list[OSError] = []
         for stream, outlet in self._outlets.items():
             pump = self._pumps.get(stream)
             if pump is None or pump.done.is_set():
@@ -279,15 +294,19 @@ class BaseIO:
             key = id(getattr(pump.sink, "file", pump.sink))
             if key not in done:
                 done.add(key)
-                if outlet.lane is None:
-                    pump.sink.reopen()
-                else:
-                    try:
+                try:
+                    if outlet.lane is None:
+                        pump.sink.reopen()
+                    else:
                         await outlet.lane.call(pump.sink.reopen, lambda _: None)
-                    except anyio.ClosedResourceError:
-                        if not pump.done.is_set():  # else the stream ended meanwhile
-                            raise
+                except anyio.ClosedResourceError:
+                    if not pump.done.is_set():  # else the stream ended meanwhile
+                        raise
+                except OSError as error:
+                    failed.append(error)
             pump.retry()
+        if failed:
+            raise failed[0]
 
     # -- the end ------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,7 +12,8 @@ from .._fd import OwnedFd, duplicate
 from .._sink import DescriptorSink
 from .._source import PipeSource, TerminalSource
 from .._streams import FdReceiveStream, FdSendStream
-from ..errors import ChownError, NotATerminalError
+from ..errors import InvalidOptionError, NotATerminalError
+from ._owner import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from .._stdio import Stdio
     from ._base import BaseIO
+    from ._owner import Chown
 
-__all__ = ("Console", "TerminalSink", "TypedEnd")
+__all__ = ("Console", "TerminalSink", "TypedEnd", "check_size")
 
+MOST = 0xFFFF
 LINE = 4095
 """What a terminal that assembles lines takes without a newline."""
 
@@ -60,20 +62,24 @@ class Console:
         """For the IO that copies: its pumps must leave the poller before a number is reused."""
 
     @classmethod
-    def open(cls, *, uid: int = -1, gid: int = -1) -> tuple[Console, OwnedFd]:
+    def open(
+        cls, *, uid: int = -1, gid: int = -1, chown: Chown = "strict"
+    ) -> tuple[Console, OwnedFd]:
         """A new terminal: the console and its slave, which the caller closes.
 
         Args:
             uid: Owns the slave; -1 leaves it as it is.
             gid: The same for its group.
+            chown: ``"try"`` goes on when the kernel refuses.
 
         Raises:
             ChownError: The kernel refuses to give it to them.
+            InvalidOptionError: A number is no id, or there is no such *chown*.
         """
+        owner = Owner(uid, gid, chown)
         master, slave = (OwnedFd(fd) for fd in _sys.openpty())
         try:
-            if (uid, gid) != (-1, -1):
-                _give(slave, uid, gid)
+            owner.give(slave, "the terminal")
             return cls(master), slave
         except BaseException:
             master.close()
@@ -105,7 +111,12 @@ class Console:
         return _sys.get_window_size(self._fd.fileno())
 
     def resize(self, rows: int, columns: int) -> None:
-        """Change the size; the foreground processes get SIGWINCH."""
+        """Change the size; the foreground processes get SIGWINCH.
+
+        Raises:
+            InvalidOptionError: A number is not 0 to 65,535.
+        """
+        check_size(rows, columns)
         _sys.set_window_size(self._fd.fileno(), rows, columns)
 
     def set_raw(self) -> None:
@@ -249,16 +260,13 @@ def _check_terminal(fd: OwnedFd) -> None:
         raise NotATerminalError("a Console needs the master of a terminal")
 
 
-def _give(slave: OwnedFd, uid: int, gid: int) -> None:
-    try:
-        _sys.fchown(slave.fileno(), uid, gid)
-    except OSError as error:
-        raise ChownError(
-            f"cannot give the terminal to {uid}:{gid}: {error.strerror}; run as root",
-            uid=uid,
-            gid=gid,
-            errno=error.errno or errno.EPERM,
-        ) from error
+def check_size(rows: int, columns: int) -> None:
+    """Raise for a size that no terminal can have."""
+    if not (0 <= rows <= MOST and 0 <= columns <= MOST):
+        raise InvalidOptionError(
+            f"a terminal has 0 to {MOST} rows and columns, not {rows!r} and {columns!r}",
+            option="size",
+        )
 
 
 def _nothing() -> None:

@@ -186,6 +186,8 @@ class ConsoleSocket:
             finally:
                 if self._peer is None:
                     connection.close()
+            # Strangers may come as fast as they can be turned away; others have a turn between.
+            await anyio.lowlevel.checkpoint()
         try:
             message = await self._ready(self._peer, _read, runtime)
         except Exception:
@@ -361,7 +363,7 @@ def _short_directory() -> str:
         if not parent:
             continue
         with suppress(OSError):
-            directory = tempfile.mkdtemp(prefix="pty", dir=parent)
+            directory = tempfile.mkdtemp(prefix="pty", dir=os.path.abspath(parent))
             if len(os.fsencode(directory)) + len("/pty.sock") <= LONGEST:
                 return directory
             _sys.rmdir(directory)

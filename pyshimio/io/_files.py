@@ -49,6 +49,21 @@ class SharedFile:
         self._file: LogFile | None = None
         self._lock = anyio.Lock()
 
+    async def check(self) -> None:
+        """Raise what opening it would, and make nothing."""
+        lane = Lane(f"log file {self.path!r}")
+        try:
+            await lane.call(self._check_now, lambda _: None)
+        finally:
+            lane.close()
+
+    def _check_now(self) -> None:
+        LogFile.check(
+            self.path,
+            create=bool(self._options["create"]),
+            nofollow=bool(self._options["nofollow"]),
+        )
+
     async def sink(self, stream: str, hub: EventHub) -> FileSink:
         """One more stream's sink."""
         async with self._lock:
@@ -94,6 +109,9 @@ class FileOutlet:
         self._shared = shared
         self._sink: FileSink | None = None
         self.lane: Lane | None = None
+
+    async def check(self) -> None:
+        await self._shared.check()
 
     async def open(self, stream: str, hub: EventHub) -> Sink:
         if self._sink is None:

@@ -16,12 +16,15 @@ import anyio
 from anyio import CancelScope
 
 from .. import _spawn, _sys
+from .._command import check_env
 from .._events import EventHub, LoggerExited, LoggerRespawned
 from .._fd import OwnedFd
 from .._poller import Poller
 from .._process import Process, refuse_ignored_sigchld
 from ..errors import (
     ChildReapedElsewhereError,
+    CommandNotExecutableError,
+    CommandNotFoundError,
     InvalidOptionError,
     LoggerDiedError,
     LoggerError,
@@ -32,6 +35,7 @@ from ..errors import (
     LoggerNotReadyError,
     LoggerTimeoutError,
     MissingNamespaceError,
+    SpawnError,
 )
 
 if TYPE_CHECKING:
@@ -193,7 +197,14 @@ class Logger:
                     5: wait_writer.fileno(),
                 },
             )
-            pid = _spawn.spawn_now(plan)
+            try:
+                pid = _spawn.spawn_now(plan)
+            except (CommandNotFoundError, CommandNotExecutableError, SpawnError) as error:
+                raise LoggerError(
+                    f"cannot start the logger {self.path!r}: {error}",
+                    path=self.path,
+                    errno=error.errno,
+                ) from error
             try:
                 process = Process(pid, self._argv)
             except ChildReapedElsewhereError:
@@ -509,11 +520,12 @@ def check_logger(
             ' containerd\'s own is "default"'
         )
     check_on_death(on_death)
-    for option, texts in (("id", (id,)), ("namespace", (namespace,)), ("env", _texts(env))):
-        if any("\0" in text for text in texts):
+    for option, text in (("id", id), ("namespace", namespace)):
+        if "\0" in text:
             raise InvalidOptionError(
                 f"{option} holds a NUL byte, as no environment can; remove it", option=option
             )
+    check_env(env)
     if not os.path.isdir(cwd):
         raise InvalidOptionError(f"the logger's cwd {cwd!r} is no directory", option="cwd")
     _check_program(uri.path)
@@ -527,10 +539,6 @@ def check_on_death(on_death: str) -> None:
         )
 
 
-def _texts(env: Mapping[str, str]) -> tuple[str, ...]:
-    return (*env.keys(), *env.values())
-
-
 def _check_program(path: str) -> None:
     """Raise the right error for a logger that cannot be executed."""
     if not os.path.exists(path):
@@ -538,6 +546,12 @@ def _check_program(path: str) -> None:
     if os.path.isdir(path):
         raise LoggerIsDirectoryError(
             f"the logger's path {path!r} is a directory", path=path, errno=errno.EISDIR
+        )
+    if not os.path.isfile(path):
+        raise LoggerNotExecutableError(
+            f"the logger {path!r} is no program (a FIFO, a socket or a device)",
+            path=path,
+            errno=errno.EACCES,
         )
     if not os.access(path, os.X_OK):
         raise LoggerNotExecutableError(

@@ -27,6 +27,10 @@ class Outlet(Protocol):
     lane: Lane | None
     """The threads' lane of a sink that blocks, once it is open."""
 
+    async def check(self) -> None:
+        """Raise what :meth:`open` would, as far as it can be known without making anything."""
+        ...
+
     async def open(self, stream: str, hub: EventHub) -> Sink:
         """The sink, opened when it was not; may wait for a client."""
         ...
@@ -52,6 +56,9 @@ class SinkOutlet:
         if self.sink.blocking and self.lane is None:
             self.lane = Lane(repr(self.sink))
         return self.lane
+
+    async def check(self) -> None:
+        pass
 
     async def open(self, stream: str, hub: EventHub) -> Sink:
         del stream, hub
@@ -90,6 +97,9 @@ class FifoOutlet:
         self.lane: Lane | None = None
         self.fifo: FifoSink | None = None
         self._ring_sink: RingSink | None = None
+
+    async def check(self) -> None:
+        pass  # the handle has seen that it is a FIFO
 
     async def open(self, stream: str, hub: EventHub) -> Sink:
         if self._ring is None:

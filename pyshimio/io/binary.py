@@ -9,10 +9,12 @@ from ..errors import InvalidOptionError, UnknownSchemeError
 from ._base import GRACE
 from ._logger import GRACE as LOGGER_GRACE
 from ._logger import READY_TIMEOUT, Logger, LoggerDeath, check_logger
-from .pipe import Chown, PipeIO
+from .pipe import PipeIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ._owner import Chown
 
 __all__ = ("BinaryIO",)
 

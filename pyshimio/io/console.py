@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +13,11 @@ from .._pump import LoopPump
 from .._source import PipeSource, Source
 from ..errors import InvalidOptionError, IOStateError
 from ._base import GRACE
-from ._console import Console, TerminalSink, TypedEnd
+from ._console import Console, TerminalSink, TypedEnd, check_size
 from ._console_socket import ConsoleSocket
+from ._feed import Feed
 from ._logged import LoggedIO
+from ._owner import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from .._fifo import FifoHandle
     from .._process import Process
     from ._outlet import Outlet
+    from ._owner import Chown
 
 __all__ = ("Console", "ConsoleIO", "ConsoleSocket", "StdinEOF")
 
@@ -41,7 +45,8 @@ class ConsoleIO(LoggedIO):
     child's session.  Without destinations :attr:`stdin` and :attr:`stdout` are the caller's.
 
     Args:
-        uid, gid: Own a new terminal's slave; a runtime sees to a container's itself.
+        uid, gid, chown: Own a new terminal's slave, as for :class:`PipeIO`; a runtime sees to a
+            container's itself.
         runtime: Whether commands are a runtime's; None looks at the program's name
             (runc, crun, youki, runsc).
         console: A console that exists already; owned from here on.
@@ -63,6 +68,7 @@ class ConsoleIO(LoggedIO):
         stdin_eof: StdinEOF = "eof_char",
         size: tuple[int, int] | None = None,
         timeout: float | None = 30.0,
+        chown: Chown = "strict",
         grace: float = GRACE,
         on_exit: Literal["kill", "leave"] = "kill",
     ) -> None:
@@ -72,19 +78,35 @@ class ConsoleIO(LoggedIO):
                 f'stdin_eof is "eof_char", "hangup" or "ignore", not {stdin_eof!r}',
                 option="stdin_eof",
             )
-        self._owner = (uid, gid)
+        if size is not None:
+            check_size(*size)
+        self._owner = Owner(uid, gid, chown)
+        if runtime is not True:
+            self._try_owner()
         self._runtime = runtime
         self._stdin_eof = stdin_eof
         self._size = size
         self._timeout = timeout
         self._socket: ConsoleSocket | None = None
         self._slave: OwnedFd | None = None
+        self._stdin_file: OwnedFd | None = None
+        self._feed: Feed | None = None
         self._controls = False
         self._runtime_process: Process | None = None
         self.console: Console | None = None
         """The terminal, once it is there."""
         if console is not None:
             self._adopt(console)
+
+    def _try_owner(self) -> None:
+        """Hear now, with a pipe, that the terminal could not be given to its owner later."""
+        if self._owner != Owner():
+            reader, writer = (OwnedFd(fd) for fd in _sys.pipe())
+            try:
+                self._owner.give(reader, "a terminal")
+            finally:
+                reader.close()
+                writer.close()
 
     def _adopt(self, console: Console) -> None:
         self.console = console
@@ -95,18 +117,16 @@ class ConsoleIO(LoggedIO):
 
         For :func:`create_io`.
         """
-        if isinstance(stdin, OwnedFd):
-            raise InvalidOptionError(
-                "a terminal's stdin comes from a FIFO, not from a file", option="stdin"
-            )
         self._outlets.update(outlets)
-        if stdin is not None:
+        if isinstance(stdin, OwnedFd):
+            self._stdin_file = stdin
+        elif stdin is not None:
             self._stdin_fifo = stdin
 
     @property
     def stdin(self) -> ByteSendStream | None:
         """Typing, where the caller is the one to type."""
-        if self.console is None or self._stdin_fifo is not None:
+        if self.console is None or self._stdin_fifo is not None or self._stdin_file is not None:
             return None
         return self.console.stdin
 
@@ -156,7 +176,8 @@ class ConsoleIO(LoggedIO):
         return PurePath(command.args[0]).name in RUNTIMES
 
     def _new_terminal(self) -> OwnedFd:
-        console, self._slave = Console.open(uid=self._owner[0], gid=self._owner[1])
+        owner = self._owner
+        console, self._slave = Console.open(uid=owner.uid, gid=owner.gid, chown=owner.policy)
         self._adopt(console)
         if self._size is not None:
             console.resize(*self._size)
@@ -225,6 +246,17 @@ class ConsoleIO(LoggedIO):
             self._copy_typing(self._inlet.reader)
         elif self._stdin_closed:
             self._end_typing()
+        elif self._stdin_file is not None:
+            self._copy_file(self._stdin_file)
+
+    def _copy_file(self, file: OwnedFd) -> None:
+        status = _sys.fstat(file.fileno())
+        if stat.S_ISCHR(status.st_mode) and not _sys.never_blocks(status):
+            _sys.set_nonblocking(file.fileno())  # a terminal, in a description of our own
+            self._copy_typing(file)
+        else:
+            self._feed = Feed(file)
+            self._copy_typing(self._feed.reader)
 
     def _copy_typing(self, reader: OwnedFd) -> None:
         assert self.console is not None
@@ -261,7 +293,9 @@ class ConsoleIO(LoggedIO):
             BusyResourceError: A task is sending to :attr:`stdin`.
         """
         super().close_stdin()
-        if self._inlet is None and self._stdin_fifo is None:
+        if self._feed is not None:
+            self._feed.close()
+        elif self._inlet is None and self._stdin_fifo is None:
             self._end_typing()
 
     def _end_typing(self) -> None:
@@ -285,6 +319,9 @@ class ConsoleIO(LoggedIO):
     def close(self) -> None:
         """See :meth:`PipeIO.close`; the terminal hangs up."""
         super().close()
+        for owned in (self._stdin_file, self._feed):
+            if owned is not None:
+                owned.close()
         if self._socket is not None:
             self._socket.close()
         if self.console is not None:

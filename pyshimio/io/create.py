@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from .._fifo import FifoHandle, KeepAlive
 from .._sink import NullSink
 from .._stdio import BUILTIN_SCHEMES, Stdio, StdioURI, scheme_of
-from ..errors import SchemeConflictError, UnknownSchemeError
+from ..errors import InvalidOptionError, SchemeConflictError, UnknownSchemeError
 from ._base import GRACE
 from ._files import FileOutlet, SharedFile, check_on_error
 from ._logger import GRACE as LOGGER_GRACE
@@ -20,7 +20,7 @@ from .binary import BinaryIO
 from .console import Console, ConsoleIO, StdinEOF
 from .file import FileIO
 from .null import NullIO
-from .pipe import Chown, PipeIO, open_stdin
+from .pipe import PipeIO, open_stdin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .._file import OnError
     from ..abc import Sink
     from ._base import BaseIO
+    from ._owner import Chown
 
 __all__ = ("create_io",)
 
@@ -114,6 +115,9 @@ async def create_io(  # noqa: D417 - groups of options share a line
     stdin = _parse(stdio.stdin, known=("fifo", "file", "null"))
     check_on_error(on_error)
     check_on_death(on_death)
+    for option, number in (("ring", ring), ("client_timeout", client_timeout)):
+        if number is not None and not number >= 0:
+            raise InvalidOptionError(f"{option} is 0 or more, not {number!r}", option=option)
     loggers: dict[StdioURI, tuple[str, ...]] = {}
     for stream, uri in outputs.items():
         if uri.scheme in LOGGERS:
@@ -143,6 +147,7 @@ async def create_io(  # noqa: D417 - groups of options share a line
                 stdin_eof=stdin_eof,
                 size=size,
                 timeout=console_timeout,
+                chown=chown,
                 grace=grace,
                 on_exit=on_exit,
             )
@@ -231,13 +236,15 @@ class _Routes:
     def add(self, stream: str, uri: StdioURI, **options: object) -> None:
         """The outlet of one stream."""
         if uri.scheme == "file" or (uri.scheme == "" and _is_file(uri.path)):
-            if uri.path not in self._files:
-                self._files[uri.path] = SharedFile(
+            # Two names of one file are one file, which is not there yet maybe.
+            file = os.path.realpath(uri.path)
+            if file not in self._files:
+                self._files[file] = SharedFile(
                     uri.path,
                     create=uri.scheme == "file",
                     **options,  # type: ignore[arg-type]
                 )
-            self.outlets[stream] = FileOutlet(self._files[uri.path])
+            self.outlets[stream] = FileOutlet(self._files[file])
         elif uri.scheme in {"", "fifo"}:
             handle = FifoHandle(uri.path)
             keep = self._keeps.setdefault(handle.inode, KeepAlive())

@@ -12,7 +12,7 @@ from .._sink import DescriptorSink, PipeSink
 from ..errors import InvalidOptionError
 from ._base import GRACE
 from ._outlet import SinkOutlet
-from .pipe import Chown, PipeIO
+from .pipe import PipeIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..abc import Sink
+    from ._owner import Chown
 
 __all__ = ("FdIO", "fd_sink")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from .._stdio import StdioURI
 from ._base import GRACE
 from ._files import FileOutlet, SharedFile, check_on_error
-from .pipe import Chown, PipeIO
+from .pipe import PipeIO
 
 if TYPE_CHECKING:
-    import os
-
     from .._file import OnError
+    from ._owner import Chown
 
 __all__ = ("FileIO",)
 
@@ -79,8 +79,11 @@ class FileIO(PipeIO):
             grace=grace,
             on_exit=on_exit,
         )
-        files = {
-            path: SharedFile(path, nofollow=nofollow, inline=inline, on_error=on_error, mark=mark)
-            for path in paths.values()
-        }
-        self.bind({stream: FileOutlet(files[path]) for stream, path in paths.items()}, None)
+        files: dict[str, SharedFile] = {}
+        for path in paths.values():
+            files.setdefault(
+                os.path.realpath(path),
+                SharedFile(path, nofollow=nofollow, inline=inline, on_error=on_error, mark=mark),
+            )
+        outlets = {stream: FileOutlet(files[os.path.realpath(p)]) for stream, p in paths.items()}
+        self.bind(outlets, None)

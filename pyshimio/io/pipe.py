@@ -15,9 +15,10 @@ from .._pump import LoopPump
 from .._sink import PipeSink
 from .._source import PipeSource
 from .._streams import FdReceiveStream, FdSendStream
-from ..errors import ChownError, DestinationError, InvalidOptionError
+from ..errors import DestinationError
 from ._base import GRACE
 from ._logged import LoggedIO
+from ._owner import Chown, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from ._outlet import Outlet
 
 __all__ = ("PipeIO",)
-
-Chown = Literal["strict", "try"]
-NO_ID = 0xFFFFFFFF
-"""The kernel's own -1."""
 
 
 class PipeIO(LoggedIO):
@@ -71,15 +68,7 @@ class PipeIO(LoggedIO):
         on_exit: Literal["kill", "leave"] = "kill",
     ) -> None:
         super().__init__(grace=grace, on_exit=on_exit)
-        if chown not in {"strict", "try"}:
-            raise InvalidOptionError(f'chown is "strict" or "try", not {chown!r}', option="chown")
-        for option, number in (("uid", uid), ("gid", gid)):
-            if not -1 <= number < NO_ID:
-                raise InvalidOptionError(
-                    f"{option} is a number from 0 on, or -1 for no change, not {number!r}",
-                    option=option,
-                )
-        self._chown = (uid, gid, chown)
+        self._owner = Owner(uid, gid, chown)
         try:
             for number, wanted in enumerate((stdin, stdout, stderr)):
                 if wanted:
@@ -100,20 +89,7 @@ class PipeIO(LoggedIO):
         self._chown_fd(child, stream)
 
     def _chown_fd(self, fd: OwnedFd, stream: str) -> None:
-        uid, gid, policy = self._chown
-        if uid == gid == -1:
-            return
-        try:
-            _sys.fchown(fd.fileno(), uid, gid)
-        except OSError as error:
-            if policy == "strict":
-                raise ChownError(
-                    f"cannot give {stream}'s pipe to {uid}:{gid}: {error.strerror};"
-                    ' run as root, or pass chown="try" to go on without',
-                    uid=uid,
-                    gid=gid,
-                    errno=error.errno,
-                ) from error
+        self._owner.give(fd, f"{stream}'s pipe")
 
     def bind(self, outlets: Mapping[str, Outlet], stdin: FifoHandle | OwnedFd | None) -> None:
         """Say where output goes and stdin comes from; what is bound is owned.

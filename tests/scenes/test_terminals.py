@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import tempfile
 import termios
 from contextlib import contextmanager
@@ -200,6 +201,58 @@ async def test_consoles_that_get_each_others_numbers(tmp_path: Path, task: str) 
             new.close()
         with client:
             assert await client.read_all() in {b"", b"stale\r\n"}
+
+
+CROWD = 40
+CONNECT = """
+import socket, sys
+peers = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for peer in peers:
+    peer.connect(sys.argv[1])
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+async def test_crowd_of_strangers_at_the_console_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two strangers that are turned away other tasks get their turn."""
+    turns = 0
+    met: list[int] = []
+    real = _sys.peer_uid
+
+    def meet(connection: socket.socket) -> int:
+        met.append(turns)
+        return real(connection)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.sleep(0)
+
+    monkeypatch.setattr(_sys, "peer_uid", meet)
+    directory = tempfile.mkdtemp()
+    os.chmod(directory, 0o755)
+    try:
+        async with ConsoleSocket(f"{directory}/socket") as made:
+            os.chmod(made.path, 0o777)
+            with subprocess.Popen(
+                ["/usr/bin/python3", "-ISc", CONNECT, made.path, str(CROWD)],
+                user=NOBODY,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            ) as strangers:
+                assert strangers.stdout is not None
+                assert strangers.stdout.readline() == b"there\n"
+                async with anyio.create_task_group() as group:
+                    group.start_soon(others)
+                    group.start_soon(made.receive, GUARD)
+                    await until(lambda: len(met) == CROWD)
+                    group.cancel_scope.cancel()
+    finally:
+        os.rmdir(directory)
+    assert len(set(met)) == CROWD
 
 
 @pytest.mark.root
