@@ -542,7 +542,7 @@ async def test_aclose(tmp_path: Path, kind: str) -> None:
         process = await io.spawn(SLEEP)
         yield io
         dead(io)
-        with anyio.fail_after(1):
+        with anyio.fail_after(10):
             await process.wait()
         await io.aclose()
 
@@ -563,7 +563,7 @@ async def test_aclose_stubborn() -> None:
         await io.stdout.receive()
         yield io
         dead(io)
-        with anyio.fail_after(1):
+        with anyio.fail_after(10):
             assert await process.wait() == 137
 
     async def operation(io: Any) -> None:

@@ -310,9 +310,7 @@ async def test_echo_beside_eight_floods(tmp_path: Path) -> None:
                 with anyio.fail_after(GUARD):
                     await io.drain()
         for io in ios:
-            stats = io.stats.stdout
-            assert stats is not None
-            assert stats.bytes_in > 0
+            await until(lambda io=io: (stats := io.stats.stdout) is not None and stats.bytes_in > 0)  # type: ignore[misc]
     finally:
         for io in ios:
             io.close()

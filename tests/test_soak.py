@@ -92,7 +92,7 @@ real, calls = _sys.{call}, 0
 def steal(*args):
     global calls
     calls += 1
-    return {instead} if calls == 5 else real(*args)
+    return {instead} if calls % 5 == 0 else real(*args)
 _sys.{call} = steal
 """
 
@@ -106,7 +106,7 @@ _sys.{call} = steal
     ],
 )
 def test_theft_is_noticed(call: str, instead: str, words: str) -> None:
-    """One write that is lost, or one descriptor that is not closed, ends the soak."""
+    """Writes that are lost, or descriptors that are not closed, end the soak."""
     done = soak("--seed=4", "--round=0", before=THEFT.format(call=call, instead=instead))
     assert done.returncode == 1, done.stdout + done.stderr
     assert words in done.stdout

@@ -90,9 +90,10 @@ async def test_frozen_disk_under_one_file(tmp_path: Path) -> None:
             assert echo.stdin is not None
             assert echo.stdout is not None
             await echo.spawn(["cat"])
-            with watchdog() as dog:
-                await until(lambda: dog.answers)
-                with frozen(disk):
+            # (Freezing a busy disk, and thawing it, take their time, and are not what is watched.)
+            with frozen(disk):
+                with watchdog() as dog:
+                    await until(lambda: dog.answers)
                     # A pipe's worth may wait, and not more: the rest stays with its writer.
                     for number in range(1, 5001):
                         await io.stdin.send(line % number)
