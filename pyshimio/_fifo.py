@@ -249,6 +249,10 @@ class FifoSink(PipeSink):
         return self._keep.mend(self.fd)
 
     @property
+    def grows(self) -> bool:
+        return self.speaks
+
+    @property
     def speaks(self) -> bool:
         """Whether this sink reports what is in the FIFO, for the others that share it."""
         return self._keep.speaks_for(self)

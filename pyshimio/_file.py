@@ -79,6 +79,8 @@ class LogFile:
             self._flags |= os.O_NOFOLLOW
         self._lock = threading.Lock()  # around a change of the descriptor
         self._fd, status = self._open()
+        self.device = status.st_dev
+        """The file system that it is in."""
         device = stat.S_ISCHR(status.st_mode)
         self.pollable = device and not _sys.never_blocks(status)
         waits = on_error == "block" and not self.pollable

@@ -3,7 +3,8 @@
 epoll cannot wait for a file, and one write of five bytes can take seconds on a file system
 that is being frozen for a snapshot.  So the loop hands such writes over.  Each sink is a
 :class:`Lane`: one job of it runs at a time, in order.  A lane that is stuck holds one
-thread and nothing else: the pool grows by a thread for it.
+thread and nothing else: the pool grows by a thread for it.  When several lanes of one file
+system are stuck, the others of it wait, so that it cannot take every thread there may be.
 
 The pool belongs to a loop and lives as long as it has lanes.  Idle threads are joined when
 the last lane closes; one that the kernel does not let go is left to end by itself.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from weakref import ref
@@ -38,6 +39,8 @@ Job: TypeAlias = "Callable[[bytearray], None]"
 THREADS = 3
 """Threads that work; those that are stuck come on top."""
 MOST_THREADS = 64
+MOST_STUCK = 8
+"""Threads that one file system may hold, before its other lanes are no longer tried."""
 SCRATCH = 1 << 19
 STUCK = 1.0
 """Seconds after which a job counts as stuck."""
@@ -50,10 +53,14 @@ class Lane:
 
     Args:
         name: For the log.
+
+    Attributes:
+        device: The file system that its jobs wait for, once that is known.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.device: int | None = None
         self._pool = FilePool.current()
         self.jobs: deque[Job] = deque()
         self._calls: set[_Call[Any]] = set()
@@ -160,6 +167,7 @@ class _Turn:
     """A thread's work on one job."""
 
     lane: Lane
+    device: int | None
     since: float
     told: bool = False
 
@@ -176,6 +184,7 @@ class FilePool:
         self._threads: set[threading.Thread] = set()
         self._busy: dict[threading.Thread, _Turn] = {}
         self._idle = 0
+        self._stuck: Counter[int | None] = Counter()  # turns of each device that are stuck
         self._check: Timer | None = None
         self._stopping = False
 
@@ -226,7 +235,7 @@ class FilePool:
             lane.running = True
             self._waiting.append(lane)
             # Those that were notified before and have not begun yet count as idle, too.
-            if self._idle >= len(self._waiting):
+            if self._idle >= self._count_ready():
                 self._changed.notify()
             elif len(self._threads) < THREADS and not (self._start_thread() or self._threads):
                 # Nobody is there to run it, nor to be waited for.
@@ -267,25 +276,35 @@ class FilePool:
         with self._changed:
             stuck = [turn for turn in self._busy.values() if now - turn.since >= STUCK]
             wanted = min(THREADS + len(stuck), MOST_THREADS)
-            while self._idle < len(self._waiting) and len(self._threads) < wanted:
+            news = [turn for turn in stuck if not turn.told]
+            for turn in news:
+                turn.told = True
+                self._stuck[turn.device] += 1
+            while self._idle < self._count_ready() and len(self._threads) < wanted:
                 if not self._start_thread():
                     break
             more = bool(self._busy or self._waiting)
-        for turn in stuck:
-            if not turn.told:
-                turn.told = True
-                logger.warning("%s is stuck: nothing moves for %s s", turn.lane.name, STUCK)
+        for turn in news:
+            logger.warning("%s is stuck: nothing moves for %s s", turn.lane.name, STUCK)
         if more and self._lanes:
             self._check = self._poller.later(STUCK, self._look)
+
+    def _ready(self, lane: Lane) -> bool:
+        """Whether it is worth a thread, which its file system may not give back for long."""
+        return lane.device is None or self._stuck[lane.device] < MOST_STUCK
+
+    def _count_ready(self) -> int:
+        return sum(map(self._ready, self._waiting)) if self._stuck else len(self._waiting)
 
     def work(self, scratch: bytearray) -> bool:
         """In a thread, which holds the condition: do one job, if one waits; whether to go on."""
         thread = threading.current_thread()
-        if self._waiting:
-            lane = self._waiting.popleft()
+        lane = next(filter(self._ready, self._waiting), None)
+        if lane is not None:
+            self._waiting.remove(lane)
             job = lane.jobs.popleft()
             self._idle -= 1
-            self._busy[thread] = _Turn(lane, _sys.monotonic())
+            turn = self._busy[thread] = _Turn(lane, lane.device, _sys.monotonic())
             self._changed.release()
             try:
                 job(scratch)
@@ -295,11 +314,14 @@ class FilePool:
                 self._changed.acquire()
                 del self._busy[thread]
                 self._idle += 1
+                if turn.told:
+                    self._stuck -= Counter((turn.device,))  # (which keeps no zeros)
+                    self._changed.notify_all()  # for those that were held back
             if lane.jobs:
                 self._waiting.append(lane)
             else:
                 lane.running = False
-        elif self._stopping:
+        elif self._stopping and not self._waiting:
             self._threads.discard(thread)
             self._idle -= 1
             return False
@@ -308,7 +330,7 @@ class FilePool:
     @property
     def waits(self) -> bool:
         """Whether a thread has nothing to do, for now."""
-        return not self._waiting and not self._stopping
+        return not self._count_ready() and not (self._stopping and not self._waiting)
 
     def __del__(self) -> None:
         # Its loop has ended with lanes open, and nobody holds them any more.

@@ -556,7 +556,9 @@ class LoopPump(Pump):
 
     def _pipes(self) -> list[OwnedFd]:
         pipes = [self.source.fd] if self.source.spliceable else []
-        return [*pipes, self.sink.fd] if isinstance(self.sink, PipeSink) else pipes
+        if isinstance(self.sink, PipeSink) and self.sink.grows:
+            pipes.append(self.sink.fd)
+        return pipes
 
     def _stop(self) -> None:
         self._unblocked()

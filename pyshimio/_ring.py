@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._events import EventHub
     from ._filepool import Lane
-    from ._poller import Poller, Watch
+    from ._poller import Poller, Timer, Watch
     from .abc import Sink
 
 __all__ = ("RingSink",)
@@ -69,6 +69,7 @@ class RingSink:
         self._poller = poller
         self._hub = hub
         self._hold: Watch | None = poller.hold()
+        self._retry: Timer | None = None
         self._watch: Watch | None = None
         self._chunks: deque[memoryview] = deque()
         self._size = 0
@@ -215,7 +216,7 @@ class RingSink:
 
     def _pause(self, seconds: float) -> None:
         if not self.closed:
-            self._poller.later(seconds, self._deliver)
+            self._retry = self._poller.later(seconds, self._deliver)
 
     def _take(self) -> memoryview | None:
         with self._lock:
@@ -329,6 +330,9 @@ class RingSink:
         with self._lock:
             self._lose()
         self._unwatch()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         if self._hold is not None:
             self._hold.close()
             self._hold = None

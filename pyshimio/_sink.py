@@ -102,6 +102,11 @@ class PipeSink(DescriptorSink):
         self._tail = (tail + count) % _sys.PAGE
         return count
 
+    @property
+    def grows(self) -> bool:
+        """Whether this sink is the one to make the pipe larger, of those that share it."""
+        return True
+
     def mend(self) -> bool:
         """Nobody can read it any more; whether somebody can now."""
         return False

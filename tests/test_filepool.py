@@ -129,6 +129,35 @@ async def test_stuck_lanes_do_not_stop_others(
     await until(lambda: not pool_threads())
 
 
+async def test_one_stuck_file_system_leaves_threads_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many files of one frozen disk there are, those of another one are written."""
+    monkeypatch.setattr(_filepool, "STUCK", 0.02)
+    gates = [Gate() for _ in range(_filepool.MOST_THREADS + 6)]
+    lanes = [Lane(f"stuck {n}") for n in range(len(gates))]
+    try:
+        for one, gate in zip(lanes, gates, strict=True):
+            one.device = 1
+            one.submit(gate.job)
+        with lane("free") as free, anyio.fail_after(20):
+            free.device = 2
+            for number in range(20):
+                assert await free.call(lambda: number, lambda _: None) == number  # noqa: B023
+                await anyio.sleep(0.01)
+        entered = sum(gate.entered.is_set() for gate in gates)
+        assert entered < _filepool.MOST_THREADS / 2
+        for gate in gates:
+            gate.opened.set()
+        await until(lambda: all(gate.entered.is_set() for gate in gates))
+    finally:
+        for gate in gates:
+            gate.opened.set()
+        for one in lanes:
+            one.close()
+    await until(lambda: not pool_threads())
+
+
 async def test_two_jobs_at_once_get_a_thread_each() -> None:
     """A thread that was woken already does not count for a second job."""
     with lane("a") as a, lane("b") as b, lane("c") as c:

@@ -88,6 +88,7 @@ class SharedFile:
 
         if file.blocking:
             file.lane = lane
+            lane.device = file.device
             file.trouble = lambda error, lost: lane.post(lambda: say(error, lost))
         else:
             lane.close()
