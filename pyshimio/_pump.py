@@ -244,6 +244,7 @@ class LoopPump(Pump):
         self._pace = Pace()
         self._muted = False
         self._full = False  # the sink has no room
+        self._spliced = False  # and this turn has not seen the source empty
         self._append = self._append_to(sink)
 
     def start(self) -> None:
@@ -361,7 +362,7 @@ class LoopPump(Pump):
             return
         begun = _sys.perf_counter()
         before = self.counters.bytes_in
-        self._full = False
+        self._full = self._spliced = False
         try:
             while self._step():
                 if (
@@ -396,6 +397,11 @@ class LoopPump(Pump):
             self._watch_sink()
         if self._muted:
             self._unmute()
+        elif self._spliced and not self._full and (self.source.hung_up or self.source.waiting()):
+            # A writer that sleeps in a full pipe goes on as soon as there is any room, and makes
+            # an edge only if it finds the pipe empty.  So it has to be seen empty; and the last
+            # writer's goodbye may have made its edge already.
+            self._resume()
 
     def _mute(self) -> None:
         """Hear nothing of either end for the time of a pause."""
@@ -499,10 +505,8 @@ class LoopPump(Pump):
         counters.writes += 1
         counters.path = "splice"
         self._unblocked()
-        # A writer that sleeps in a full pipe goes on as soon as there is any room, and makes an
-        # edge only if it finds the pipe empty.  So it has to be seen empty; and the last
-        # writer's goodbye may have made its edge already.
-        return bool(self.source.waiting()) or self.source.hung_up
+        self._spliced = True
+        return False  # whatever has come meanwhile, a pause may gather more
 
     def _blocked(self) -> None:
         self._full = True

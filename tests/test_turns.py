@@ -738,8 +738,9 @@ async def test_a_splice_that_left_something_looks_again(monkeypatch: pytest.Monk
         return unread(fd) + (looks.pop() if fd == source and looks else 0)
 
     monkeypatch.setattr(_sys, "unread", look)
-    assert scene.pump._step()
+    scene.pump._turn()
     assert unread(scene.reader) == (1 << 16) - _sys.PAGE
+    assert scene.pump._queued
     scene.end()
     assert len(await scene.read(1 << 16)) == 1 << 16
     await scene.finish()

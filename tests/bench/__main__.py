@@ -6,9 +6,12 @@ import argparse
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +67,13 @@ def report(result: Result) -> dict[str, object]:
 def versions() -> dict[str, str]:
     """What this was measured with."""
     found = {"python": platform.python_version(), "kernel": platform.release()}
+    found.update({name: metadata.version(name) for name in ("anyio", "uvloop", "trio")})
+    for program in ("runc", "conmon", "containerd", "containerd-shim-runc-v2"):
+        if (path := shutil.which(program)) is not None:
+            command = [path, "-v" if "shim" in program else "--version"]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            number = re.search(r"\d+\.\d+\S*", said)
+            found[program] = number[0] if number else said
     if GO is not None:
         command = [GO, "version"]
         found["go"] = subprocess.run(

@@ -30,6 +30,8 @@ def fifo(stage: Stage) -> Row:
     command = _dd(stage, block=block, count=count)
     parties = {name: partial(through_fifo, stage, name, command) for name in _movers(stage)}
     parties["no pump"] = partial(_without_pump, stage, command, block * count)
+    apart = command_on(stage.pump_core, command)
+    parties["no pump, apart"] = partial(_without_pump, stage, apart, block * count)
     goals = [
         goal
         for loop in LOOPS
@@ -56,6 +58,7 @@ def small(stage: Stage) -> Row:
         "child stdout → FIFO → reader, 64 MiB in writes of 64 bytes",
         {name: partial(through_fifo, stage, name, command) for name in _movers(stage)},
         tuple(goals if stage.peer else ()),
+        check=partial(_check, stage, to_fifo=True),
     )
 
 
@@ -96,6 +99,11 @@ def turns(stage: Stage) -> Row:
 
 def _movers(stage: Stage) -> list[str]:
     return [*LOOPS, "go"] if stage.peer else list(LOOPS)
+
+
+def command_on(core: int, command: Sequence[str]) -> list[str]:
+    """A command that is pinned already, on another core."""
+    return pinned(core, command[len(pinned(core, [])) :])
 
 
 def _dd(stage: Stage, *, block: int, count: int) -> list[str]:

@@ -24,7 +24,7 @@ def table(rows: dict[str, Any]) -> str:
             peer = goal["peer"]
             ours = _median(row, goal["party"], goal["figure"])
             theirs = f"{peer}: {_median(row, peer, goal['figure'])}" if peer else ""
-            times = "x" if peer else ""
+            times = "x" if peer else f", worst {_worst(row, goal['party'], goal['figure'])}"
             lines.append(
                 f"| {name} | {goal['figure']} | {goal['party']}: {ours} "
                 f"| {theirs} | {goal['outcome']:.3g}{times} "
@@ -45,6 +45,10 @@ def medians(rows: dict[str, Any]) -> str:
 
 def _median(row: dict[str, Any], party: str, figure: str) -> str:
     return f"{row['medians'][party][figure]:.3g}"
+
+
+def _worst(row: dict[str, Any], party: str, figure: str) -> str:
+    return f"{max(samples[party][figure] for samples in row['rounds']):.3g}"
 
 
 def plot(rows: dict[str, Any], target: Path) -> None:

@@ -19,11 +19,12 @@ TIMES = 100
 def spawn(stage: Stage) -> Row:
     """Create PipeIO, spawn, wait, drain, close."""
     ours = {loop: partial(_spawn, stage, loop, "pyshimio") for loop in LOOPS}
+    reading = {f"{loop}, reading": partial(_spawn, stage, loop, "reading") for loop in LOOPS}
     theirs = {f"anyio on {loop}": partial(_spawn, stage, loop, "anyio") for loop in LOOPS}
     return Row(
         "spawn",
         f"/bin/true with pipes, from creation to close, {TIMES} times",
-        {**ours, **theirs},
+        {**ours, **reading, **theirs},
         tuple(Goal("ms each", loop, f"anyio on {loop}", 1.0) for loop in LOOPS),
     )
 

@@ -1,6 +1,6 @@
 """Start /bin/true with pipes again and again.
 
-python -m bench.starter LOOP pyshimio|anyio TIMES
+python -m bench.starter LOOP pyshimio|reading|anyio TIMES
 """
 
 from __future__ import annotations
@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import anyio
 
 from pyshimio import PipeIO
 
 from .party import LOOPS, used
+
+if TYPE_CHECKING:
+    from anyio.abc import ByteReceiveStream
 
 COMMAND = ["/bin/true"]
 WARM_UP = 10
@@ -27,14 +31,33 @@ async def by_pyshimio() -> None:
         await io.drain()
 
 
+async def by_pyshimio_reading() -> None:
+    """The same, and read both streams to their ends, as anyio does."""
+    async with PipeIO() as io:
+        process = await io.spawn(COMMAND)
+        async with anyio.create_task_group() as group:
+            for stream in (io.stdout, io.stderr):
+                assert stream is not None
+                group.start_soon(_read_all, stream)
+        await process.wait()
+        await io.drain()
+
+
+async def _read_all(stream: ByteReceiveStream) -> bytes:
+    return b"".join([chunk async for chunk in stream])
+
+
 async def by_anyio() -> None:
     """The same three pipes."""
     await anyio.run_process(COMMAND, input=b"")
 
 
+WAYS = {"pyshimio": by_pyshimio, "reading": by_pyshimio_reading, "anyio": by_anyio}
+
+
 async def main(who: str, times: int) -> dict[str, float]:
     """Run it *times* times, after a few that do not count."""
-    once = by_pyshimio if who == "pyshimio" else by_anyio
+    once = WAYS[who]
     for _ in range(WARM_UP):
         await once()
     cpu, begin = used(), time.perf_counter()
