@@ -59,6 +59,23 @@ def test_close_of_what_is_closed_already() -> None:
     assert fd.closed
 
 
+@pytest.mark.parametrize("gone", ["closed", "detached", "given back"])
+def test_a_number_that_is_gone_is_nobody_s(gone: str) -> None:
+    """What reads the number without asking, for speed, finds -1, which the kernel refuses."""
+    fd = null()
+    if gone == "detached":
+        os.close(fd.detach())
+    elif gone == "given back":
+        with fd.lend():
+            fd.close()
+    else:
+        fd.close()
+
+    assert fd._fd == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.read(fd._fd, 1)
+
+
 def test_number_zero() -> None:
     """A process without a stdin gets its number for something else, which is closed as well."""
     saved = os.dup(0)
