@@ -130,9 +130,9 @@ def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Traced]:
     "traced, what, threads, floor",
     [
         pytest.param(loop, *scene, id=f"{loop}-{scene[0]}")
-        for loop in ("asyncio", "trio")
+        for loop in ("asyncio", "uvloop", "trio")
         for scene in SCENES
-        if not (loop == "trio" and scene[0].startswith("epoll_ctl"))
+        if loop == "asyncio" or not scene[0].startswith("epoll_ctl")
     ],
     indirect=["traced"],
 )
