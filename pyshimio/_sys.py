@@ -43,6 +43,7 @@ read = os.read
 readv = os.readv
 write = os.write
 writev = os.writev
+pread = os.pread
 fstat = os.fstat
 fchown = os.fchown
 SPLICE = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -56,6 +57,11 @@ def splice(source: int, target: int, count: int) -> int:
 def pipe() -> tuple[int, int]:
     """A pipe whose two ends are blocking and close-on-exec: (read end, write end)."""
     return os.pipe2(os.O_CLOEXEC)
+
+
+def memory_file(name: str) -> int:
+    """A file without a path, readable and writable; *name* is for whoever looks at it."""
+    return os.memfd_create(name, os.MFD_CLOEXEC)
 
 
 def set_nonblocking(fd: int) -> None:

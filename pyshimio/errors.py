@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .io._result import DrainResult
+    from .runc._records import LogEntry
 
 __all__ = (
     "ChildReapedElsewhereError",
@@ -54,6 +55,8 @@ __all__ = (
     "NotATerminalError",
     "ProcessError",
     "RelativePathError",
+    "RuntimeAnswerError",
+    "RuntimeFailedError",
     "SchemeConflictError",
     "ShimIOError",
     "SigchldIgnoredError",
@@ -312,6 +315,25 @@ class NotARuntimeCommandError(ShimIOError, ValueError):
 
 
 # -- children -----------------------------------------------------------------------
+
+
+class RuntimeFailedError(ShimIOError, ChildProcessError):
+    """An OCI runtime's command ended with ``status``.
+
+    ``stderr`` is what it wrote there, and ``entries`` its own log of this command.
+    """
+
+    args_: tuple[str, ...]
+    status: int
+    stderr: str
+    entries: tuple[LogEntry, ...]
+
+
+class RuntimeAnswerError(ShimIOError, ValueError):
+    """An OCI runtime answered with something else than was asked for; ``answer`` is that."""
+
+    args_: tuple[str, ...]
+    answer: bytes
 
 
 class ProcessError(ShimIOError):

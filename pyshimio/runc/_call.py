@@ -1,0 +1,237 @@
+"""One command of a runtime: run, watched, and heard out.
+
+What it prints is taken in files without a name, never in pipes: a container inherits the
+descriptors of the runtime that makes it, and whoever waits for the end of such a pipe waits
+for the container's (go-runc#31, runc#1721).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+from anyio import CancelScope
+
+from .. import _sys
+from .._command import Command
+from .._fd import OwnedFd
+from ..errors import ProcessError, RuntimeFailedError
+from ._records import log_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Protocol, Self
+
+    from .._fd import Descriptor
+    from .._process import Process
+    from ._records import LogEntry
+
+    class StartIO(Protocol):
+        """What a runtime's command may be given as stdio: any IO, or a console socket."""
+
+        def set(self, command: Command) -> None: ...
+
+        def close_after_start(self) -> None: ...
+
+
+__all__ = ("Answer", "Call")
+
+END_SECONDS = 10.0
+"""For what a cancelled call has to put away."""
+
+
+@attrs.frozen
+class Answer:
+    """How a command ended, and what it said."""
+
+    args: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    entries: tuple[LogEntry, ...]
+
+    @property
+    def errors(self) -> tuple[LogEntry, ...]:
+        """The entries of its log that are errors."""
+        return tuple(entry for entry in self.entries if entry.level in {"error", "fatal", "panic"})
+
+    def failure(self) -> RuntimeFailedError:
+        """The error that says all of it."""
+        stderr = self.stderr.decode(errors="replace")
+        why = [entry.message for entry in self.errors] or stderr.strip().splitlines()[-1:]
+        return RuntimeFailedError(
+            f"{' '.join(self.args)!r} ended with status {self.status}"
+            + (f": {why[-1]}" if why else "; it said nothing"),
+            args_=self.args,
+            status=self.status,
+            stderr=stderr,
+            entries=self.entries,
+        )
+
+
+class _Page:
+    """A file without a name that a child writes on."""
+
+    def __init__(self) -> None:
+        self.fd = OwnedFd(_sys.memory_file("pyshimio"))
+
+    @property
+    def path(self) -> str:
+        """A name for it, as long as it is open here."""
+        return f"/proc/{_sys.getpid()}/fd/{self.fd.fileno()}"
+
+    def read(self) -> bytes:
+        """All that was written."""
+        fd = self.fd.fileno()
+        return _sys.pread(fd, _sys.fstat(fd).st_size, 0)
+
+
+class Call:
+    """A command before, while and after it runs; close it (``with``).
+
+    Args:
+        head: Program and global options.
+        tail: The rest of the command line.
+        log: The runtime's log, if the caller has one; else its entries are taken here.
+        env: Its environment.
+        extra_files: See :class:`Command`.
+        stdin: Bytes for it to read.
+        captured: Whether its stdout and stderr are heard; a container must not inherit them.
+    """
+
+    def __init__(
+        self,
+        head: Sequence[str],
+        tail: Sequence[str],
+        *,
+        log: str | None,
+        env: Mapping[str, str],
+        extra_files: Sequence[Descriptor] = (),
+        stdin: bytes | None = None,
+        captured: bool = True,
+    ) -> None:
+        self._pages: list[_Page] = []
+        self._log_path = log
+        self._log_from = 0
+        self._command: Command | None = None
+        try:
+            if log is None:
+                self._log = self._page()
+                head = [*head, "--log", self._log.path, "--log-format", "json"]
+            else:
+                self._log_from = _size(log)
+            self.args = (*head, *tail)
+            self._out = self._page() if captured else None
+            self._err = self._page() if captured else None
+            self._command = Command(self.args, env=env, extra_files=extra_files)
+            for number, page in ((1, self._out), (2, self._err)):
+                if page is not None:
+                    self._command.set_fd(number, page.fd)
+            if stdin is not None:
+                page = self._page()
+                _sys.write(page.fd.fileno(), stdin)
+                # A description of its own, which begins at the beginning.
+                reader = OwnedFd(_sys.reopen(page.fd.fileno(), os.O_RDONLY))
+                try:
+                    self._command.set_fd(0, reader)
+                finally:
+                    reader.close()
+        except BaseException:
+            self.close()
+            raise
+
+    def _page(self) -> _Page:
+        page = _Page()
+        self._pages.append(page)
+        return page
+
+    async def run(
+        self, io: StartIO | None = None, *, undo: Callable[[], Awaitable[None]] | None = None
+    ) -> Answer:
+        """Start it and wait for its end.
+
+        Cancelled, it kills the runtime, reaps it and calls *undo*, in a time of their own.
+        The same when the runtime was killed.
+
+        Args:
+            io: For the container; its ends are given back when the runtime has started.
+            undo: Removes what a half-done command may have left.
+        """
+        assert self._command is not None
+        if io is not None:
+            io.set(self._command)
+        process = await self._command.start()
+        try:
+            if io is not None:
+                io.close_after_start()
+            status = await process.wait()
+            killed = process.raw_status is not None and process.raw_status.si_code != os.CLD_EXITED
+        except BaseException:
+            await _end(process)
+            await _undo(undo)
+            raise
+        finally:
+            process.close()
+        if killed:
+            await _undo(undo)
+        return self._answer(status)
+
+    def _answer(self, status: int) -> Answer:
+        return Answer(
+            args=self.args,
+            status=status,
+            stdout=b"" if self._out is None else self._out.read(),
+            stderr=b"" if self._err is None else self._err.read(),
+            entries=log_entries(self._read_log()),
+        )
+
+    def _read_log(self) -> bytes:
+        if self._log_path is None:
+            return self._log.read()
+        try:
+            with open(self._log_path, "rb") as file:
+                file.seek(self._log_from)
+                return file.read()
+        except OSError:
+            return b""  # it says nothing, and what failed is said all the same
+
+    def close(self) -> None:
+        """Give everything back.  Idempotent."""
+        if self._command is not None:
+            self._command.close()
+        for page in self._pages:
+            page.fd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+async def _end(process: Process) -> None:
+    process.kill()
+    with CancelScope(shield=True), anyio.move_on_after(END_SECONDS), suppress(ProcessError):
+        await process.wait()
+
+
+async def _undo(undo: Callable[[], Awaitable[None]] | None) -> None:
+    if undo is not None:
+        with CancelScope(shield=True), anyio.move_on_after(END_SECONDS):
+            await undo()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
