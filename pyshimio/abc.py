@@ -1,4 +1,4 @@
-"""The two protocols that hold the library together: :class:`IO` and :class:`Sink`.
+"""The protocols that hold the library together: :class:`IO`, :class:`StartIO`, :class:`Sink`.
 
 Whatever satisfies one of them works wherever pyshimio takes one; nothing checks for a
 concrete class.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._stats import IOStats
     from .io._result import DrainResult, ExitSource
 
-__all__ = ("IO", "Sink")
+__all__ = ("IO", "Sink", "StartIO")
 
 
 @runtime_checkable
@@ -71,6 +71,19 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Give everything back.  Idempotent, never raises, never waits."""
+        ...
+
+
+@runtime_checkable
+class StartIO(Protocol):
+    """What a runtime's command can be given as stdio: any :class:`IO`, or a console socket."""
+
+    def set(self, command: Command) -> None:
+        """Make *command* start with this stdio.  Descriptor bookkeeping only, never waits."""
+        ...
+
+    def close_after_start(self) -> None:
+        """Give back the child's ends, so that EOF and EPIPE can happen.  Never waits."""
         ...
 
 

@@ -721,9 +721,9 @@ async def test_misuse_of_a_console_io(tmp_path: Path) -> None:
         ConsoleIO(on_exit="maybe")  # type: ignore[arg-type]
     for wrong in ({"uid": -5}, {"gid": 1 << 40}, {"chown": "maybe"}, {"size": (70000, 1)}):
         with pytest.raises(InvalidOptionError):
-            ConsoleIO(**wrong)  # type: ignore[arg-type]
+            ConsoleIO(**wrong)
         with pytest.raises(InvalidOptionError):
-            await create_io(Stdio(stdout=f"file://{tmp_path}/log", terminal=True), **wrong)  # type: ignore[arg-type]
+            await create_io(Stdio(stdout=f"file://{tmp_path}/log", terminal=True), **wrong)
     assert not (tmp_path / "log").exists()
     async with ConsoleIO() as io:
         with pytest.raises(IOStateError):

@@ -50,6 +50,8 @@ BUILTINS: dict[str, type[BaseException]] = {
     "NotATerminalError": OSError,
     "ProcessError": Exception,
     "RelativePathError": ValueError,
+    "RuntimeAnswerError": ValueError,
+    "RuntimeFailedError": ChildProcessError,
     "SchemeConflictError": ValueError,
     "ShimIOError": Exception,
     "SigchldIgnoredError": RuntimeError,

@@ -33,7 +33,7 @@ from support.loops import running_loop
 from support.runc import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.runtime("runc", "busybox")
@@ -154,7 +154,8 @@ async def test_exec(tmp_path: Path) -> None:
             assert await io.stdout.receive() == b"a b /bin 7:8\n"
         with pytest.raises(RuntimeFailedError, match="no-such-program"):
             await runc.exec(runtime.name, ["no-such-program"])
-        for wrong in ("ls -l", []):
+        wrongs: tuple[Sequence[str], ...] = ("ls -l", [])
+        for wrong in wrongs:
             with pytest.raises(InvalidOptionError):
                 await runc.exec(runtime.name, wrong)
 

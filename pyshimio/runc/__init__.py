@@ -27,3 +27,12 @@ __all__ = (
     "RuntimeEvents",
     "RuntimeVersion",
 )
+
+
+def _rename() -> None:
+    """Have tracebacks, pickles and the documentation name what people import."""
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_rename()

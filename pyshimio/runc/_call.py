@@ -24,19 +24,12 @@ from ._records import log_entries
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
-    from typing import Protocol, Self
+    from typing import Self
 
     from .._fd import Descriptor
     from .._process import Process
+    from ..abc import StartIO
     from ._records import LogEntry
-
-    class StartIO(Protocol):
-        """What a runtime's command may be given as stdio: any IO, or a console socket."""
-
-        def set(self, command: Command) -> None: ...
-
-        def close_after_start(self) -> None: ...
-
 
 __all__ = ("Answer", "Call")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .._fd import Descriptor
-    from ._call import StartIO
+    from ..abc import StartIO
 
 __all__ = ("Runc",)
 
@@ -152,7 +152,7 @@ class Runc:
         Args:
             id: Its name; nobody else's.
             bundle: Directory with ``config.json``.
-            io: The container's stdio: any IO or a :class:`ConsoleSocket`; its child ends are
+            io: The container's stdio: any IO or a :class:`~pyshimio.ConsoleSocket`; its child ends are
                 given back here.  None is ``/dev/null``.
             options: See :class:`CreateOptions`.
 

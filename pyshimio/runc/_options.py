@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -154,7 +154,7 @@ def _values(name: str, value: Any) -> list[Any]:
     if name == "env":
         return [f"{key}={text}" for key, text in value.items()]
     if isinstance(value, tuple):
-        return [str(one) for one in value]
+        return list(map(str, cast("tuple[object, ...]", value)))
     if value is None or value is False:
         return []
     return [True] if value is True else [str(value)]
