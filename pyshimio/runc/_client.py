@@ -152,8 +152,8 @@ class Runc:
         Args:
             id: Its name; nobody else's.
             bundle: Directory with ``config.json``.
-            io: The container's stdio: any IO or a :class:`~pyshimio.ConsoleSocket`; its child ends are
-                given back here.  None is ``/dev/null``.
+            io: The container's stdio: any IO or a :class:`~pyshimio.ConsoleSocket`; its child ends
+                are given back here.  None is ``/dev/null``.
             options: See :class:`CreateOptions`.
 
         Raises:
