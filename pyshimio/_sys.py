@@ -469,6 +469,7 @@ def set_window_size(fd: int, rows: int, columns: int) -> None:
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
 makedirs = os.makedirs
 mkdir = os.mkdir
+mkfifo = os.mkfifo
 rmdir = os.rmdir
 unlink = os.unlink
 chmod = os.chmod

@@ -34,6 +34,7 @@ __all__ = (
     "ConsoleTruncatedError",
     "DestinationError",
     "ExitTimeoutError",
+    "FifoExistsError",
     "FifoNotFoundError",
     "FifoTimeoutError",
     "FileAccessError",
@@ -173,6 +174,10 @@ class DestinationError(ShimIOError, OSError):
 
 class FifoNotFoundError(DestinationError, FileNotFoundError):
     """There is nothing at the FIFO's path."""
+
+
+class FifoExistsError(DestinationError, FileExistsError):
+    """There is something at the path where a FIFO was to be made."""
 
 
 class NotAFifoError(DestinationError):

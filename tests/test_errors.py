@@ -29,6 +29,7 @@ BUILTINS: dict[str, type[BaseException]] = {
     "ConsoleTruncatedError": OSError,
     "DestinationError": OSError,
     "ExitTimeoutError": TimeoutError,
+    "FifoExistsError": FileExistsError,
     "FifoNotFoundError": FileNotFoundError,
     "FifoTimeoutError": TimeoutError,
     "FileAccessError": PermissionError,

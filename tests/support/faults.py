@@ -140,6 +140,7 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "waitid": _errors(errno.ECHILD),
     # Names.
     "mkdir": _errors(errno.EACCES, errno.ENOSPC),
+    "mkfifo": _errors(errno.EACCES, errno.ENOSPC),
     "rmdir": _errors(errno.ENOTEMPTY),
     "unlink": _errors(errno.EACCES),
     "chmod": _errors(errno.EPERM),
