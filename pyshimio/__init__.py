@@ -2,7 +2,8 @@
 
 The rooms, in the order in which they may use each other: ``errors``, ``abc`` and ``_sys``
 (the kernel); ``_fd``, ``_stdio``; ``_poller``, ``_pump``, the sinks and the file pool;
-``_command``, ``_process``; ``io`` (one module for each kind); ``runc``; ``cli``.
+``_command``, ``_process``; ``io`` (one module for each kind); ``runc`` (runtimes), ``client``
+(the manager's side); ``cli``.
 
 The names below are loaded when they are first used, so that importing one part does not
 import anyio, asyncio or attrs for another.

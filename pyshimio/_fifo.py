@@ -188,13 +188,26 @@ class KeepAlive:
         if self._reader is not None:
             self._reader.close()
         try:
-            if _sys.poll_now(writer.fileno()) & _sys.EPOLLERR:
+            if self._unread_by_all(writer):
                 return False
-            return None if _sys.marked(writer.fileno(), self._sign) else True
+            if self._copied(writer):
+                return None
+            # The last copy may have gone between the two looks.
+            return not self._unread_by_all(writer)
         finally:
             # Somebody may have taken the number, the last one.  Then the writer alone keeps
             # what is there, and mend() is called when a reader is missed.
             self.mend(writer)
+
+    def _unread_by_all(self, writer: OwnedFd) -> bool:
+        return bool(_sys.poll_now(writer.fileno()) & _sys.EPOLLERR)
+
+    def _copied(self, writer: OwnedFd) -> bool:
+        """Whether somebody has a copy of a reader of ours."""
+        try:
+            return _sys.marked(writer.fileno(), self._sign)
+        except OSError:
+            return False  # a file system without locks, see _hold()
 
     def mend(self, writer: OwnedFd) -> bool:
         """Open the reader again if it could not be when we stepped aside; whether it was."""

@@ -247,7 +247,8 @@ class FilePool:
             self._check = self._poller.later(STUCK, self._look)
 
     def wanted(self) -> bool:
-        return bool(self._waiting) and not self._idle
+        with self._changed:
+            return bool(self._count_ready()) and not self._idle
 
     def post(self, callback: Callable[[], None]) -> None:
         # Under the lock, so that leave() cannot close the poller's wake-up under it.

@@ -156,6 +156,10 @@ class Pump(ABC):
     def _held(self) -> int:
         """Bytes read and not yet taken by the sink."""
 
+    def look_again(self) -> None:
+        """There is something new about the source."""
+        self._resume()
+
     @abstractmethod
     def _resume(self) -> None:
         """Look again at once."""

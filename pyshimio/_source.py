@@ -74,9 +74,18 @@ class Source:
 
 
 class PipeSource(Source):
-    """The read end of a pipe or FIFO."""
+    """The read end of a pipe or FIFO.
+
+    Attributes:
+        over: What is there is the last, although somebody could still write.
+    """
 
     spliceable = True
+    over: bool = False
+
+    def read(self, size: int) -> bytes | None:
+        data = super().read(size)
+        return b"" if data is None and self.over else data
 
     def emptied_by(self, got: int, size: int) -> bool:
         # pipe_read() goes on from buffer to buffer until it has what was asked for or the pipe

@@ -584,6 +584,26 @@ async def test_what_a_logger_leaves_unread_is_no_delivery(tmp_path: Path, policy
         assert not result.complete
 
 
+async def test_what_waits_for_a_successor_is_no_delivery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A logger that is to be started again when the IO is closed will read nothing any more."""
+    monkeypatch.setattr("pyshimio.io._logger.BACKOFF", 1000.0)
+    path = shell_logger(tmp_path, "echo >&5; exit 1")
+    io = await start(uri_of(path), on_death="respawn", max_restarts=50, logger_grace=0.05)
+    events = io.events()
+    await io.spawn(["echo", "hello"])
+    died = 0
+    async for event in events:  # the first successor comes at once
+        died += isinstance(event, LoggerExited)
+        if died == 2:
+            break
+    await io.aclose()
+    stats = io.stats.stdout
+    assert stats is not None
+    assert (stats.bytes_in, stats.bytes_out, stats.dropped) == (6, 0, 6)
+
+
 async def test_what_a_dying_logger_has_not_read_is_no_delivery(tmp_path: Path) -> None:
     """The child gets EPIPE, and what stood in the logger's pipe by then counts as dropped."""
     script = "echo >&5; read line <&3; kill -9 $$"

@@ -777,6 +777,17 @@ def test_tty_with_a_stdin_that_cannot_be_read(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_tty_types_a_file_in_to_its_end(tmp_path: Path) -> None:
+    """A file as stdin of a terminal is typed in whole, however large it is."""
+    text = "".join(f"{number:07}\n" for number in range(40_000))
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_text(text)
+    script = f"stty -echo; cat > {target}"
+    args = ("--tty", "--stdin", f"file://{source}", "--stdout", "null:", "--", "sh", "-c", script)
+    assert run("run", *args).returncode == 0
+    assert target.read_text() == text
+
+
 def test_stdin_fifo_ends_with_its_client(tmp_path: Path) -> None:
     """Nobody can call CloseIO here, so EOF comes when the first client has gone."""
     fifo = tmp_path / "fifo"

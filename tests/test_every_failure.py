@@ -86,6 +86,7 @@ FLOORS: dict[str, int] = {
     "console_open": 8,
     "console_streams": 17,
     "console_copy": 39,
+    "console_file": 40,
     "console_socket": 8,
     "console_runtime": 23,
     "tap": 23,
@@ -798,6 +799,33 @@ async def test_null_inherit_and_descriptors(tmp_path: Path, source: Path) -> Non
 
 
 # -- terminals -------------------------------------------------------------------------------
+
+
+async def test_a_file_for_a_terminal(tmp_path: Path) -> None:
+    """A file is typed in to its end, or the error says why not."""
+    (tmp_path / "in").write_bytes(b"typed\n")
+
+    async def console_file() -> None:
+        stdio = Stdio(stdin=f"file://{tmp_path}/in", terminal=True)
+        async with await create_io(stdio, grace=0.5) as io:
+            failed = io.events()
+            process = await io.spawn(shell("stty -echo; read x; test $x = typed"))
+
+            async def end_it() -> None:
+                async for event in failed:
+                    if isinstance(event, SinkFailed):
+                        process.kill()  # nobody can type its end any more
+
+            with alone(), anyio.fail_after(GUARD):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(end_it)
+                    if await process.wait():
+                        stats = io.stats.stdin
+                        assert stats is None or stats.bytes_out < 6 or process.status == 137
+                    group.cancel_scope.cancel()
+            await io.drain(linger=0.5, sink_timeout=2.0)
+
+    await check(console_file, sample=2)
 
 
 async def test_terminals(tmp_path: Path) -> None:

@@ -381,6 +381,41 @@ async def test_copy_of_our_own_reader_is_no_client(tmp_path: Path) -> None:
     sink.close()
 
 
+async def test_copy_that_goes_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that is closed while it is looked for does not pass for a client either."""
+    path = make_fifo(tmp_path)
+    handle, keep = FifoHandle(path), KeepAlive()
+    sink = FifoSink.open_now(handle, keep)
+    handle.close()
+    assert keep._reader is not None
+    copy = os.dup(keep._reader.fileno())
+    marked = _sys.marked
+
+    def late(fd: int, byte: int) -> bool:
+        os.close(copy)
+        return marked(fd, byte)
+
+    monkeypatch.setattr(_sys, "marked", late)
+    assert sink.attached() is False
+    sink.close()
+
+
+async def test_a_file_system_without_locks(tmp_path: Path) -> None:
+    """Where nothing can be marked copies cannot be told, and nothing else is different."""
+    path = make_fifo(tmp_path)
+    handle = FifoHandle(path)
+    with fail_syscall("mark", error=errno.ENOLCK):
+        sink = FifoSink.open_now(handle, KeepAlive())
+    handle.close()
+    with fail_syscall("marked", error=errno.ENOLCK):
+        assert sink.attached() is False
+        with Client(path):
+            assert sink.attached() is True
+    sink.close()
+
+
 async def test_spawn_beside_an_unread_fifo(tmp_path: Path) -> None:
     """Children that are started at the moment of the last look do not pass for clients.
 

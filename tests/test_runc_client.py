@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,27 @@ async def test_exec(tmp_path: Path) -> None:
                 await runc.exec(runtime.name, wrong)
 
 
+async def test_exec_that_says_much(tmp_path: Path) -> None:
+    """With copy() before it, a process that fills its pipe many times over holds nothing up."""
+    async with running(tmp_path) as (runc, runtime):
+        async with FileIO(tmp_path / "log") as io:
+            await io.copy()
+            with anyio.fail_after(GUARD):
+                assert await runc.exec(runtime.name, ["seq", "100000"], io=io) == 0
+            assert (await io.drain(exited=anyio.lowlevel.checkpoint())).complete
+        assert (tmp_path / "log").read_bytes() == b"".join(b"%d\n" % n for n in range(1, 100_001))
+
+
+async def test_exec_of_what_is_no_specification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What JSON cannot hold is an error before there is a file."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(TypeError):
+        await Runc().exec("c", {"args": [b"bytes"]})
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_exec_of_a_specification(tmp_path: Path) -> None:
     """A process specification goes through a file that is gone afterwards."""
     process = {
@@ -259,6 +281,44 @@ async def test_answers_that_cannot_be_read(tmp_path: Path, answer: str) -> None:
     assert caught.value.answer == answer.encode()
 
 
+async def test_events_end_with_a_line_that_was_cut(tmp_path: Path) -> None:
+    """What a runtime began to say when it ended is an error, too."""
+    async with fake(tmp_path, "printf '{'; yes error | head -c 300000 >&2").events("c") as events:
+        with pytest.raises(RuntimeAnswerError):
+            await anext(events)
+
+
+async def test_a_runtime_that_is_killed_has_no_status(tmp_path: Path) -> None:
+    """A signal that ends the runtime says nothing of the container."""
+    runc = fake(tmp_path, "kill -9 $$")
+    for call in (runc.run("c", "/b"), runc.restore("c", "/b"), runc.exec("c", ["true"])):
+        with pytest.raises(RuntimeFailedError, match="status 137"):
+            await call
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_a_log_that_others_write_to(tmp_path: Path, form: Any) -> None:
+    """What others log meanwhile is theirs; what this call logs is added when it ends."""
+    log = tmp_path / "log"
+    entry = {
+        "json": '{"level": "error", "msg": "of a neighbour"}',
+        "text": 'time="1" level=error msg="of a neighbour"',
+    }[form]
+    own = entry.replace("a neighbour", "our own")
+    script = f"""
+        case "$*" in
+            *" run "*) echo '{entry}' >> {log}; exit 3;;
+            *) while ! [ "$1" = --log ]; do shift; done; echo '{own}' >> "$2"; exit 4;;
+        esac
+    """
+    runc = attrs.evolve(fake(tmp_path, script), log=str(log), log_format=form)
+    assert await runc.run("c", "/b") == 3
+    with pytest.raises(RuntimeFailedError, match="of our own") as caught:
+        await runc.exec("c", ["x"])
+    assert [one.message for one in caught.value.entries] == ["of our own"]
+    assert log.read_text() == f"{entry}\n{own}\n"
+
+
 async def test_a_failure_without_a_word(tmp_path: Path) -> None:
     """A runtime that says nothing fails with its status all the same, or with what it wrote."""
     with pytest.raises(RuntimeFailedError, match="status 9; it said nothing"):
@@ -283,8 +343,13 @@ async def test_command_lines(tmp_path: Path) -> None:
         env={"MORE": "yes"},
         extra_args=("--criu", "/criu"),
     )
-    head = f"--root /r --debug --log {tmp_path}/log --log-format json --systemd-cgroup"
-    head += " --rootless=true --criu /criu"
+    head = "--root /r --debug --systemd-cgroup --rootless=true --criu /criu"
+    head += " --log LOG --log-format json"
+
+    def line() -> str:
+        said = (tmp_path / "line").read_text()
+        return re.sub(f"/proc/{os.getpid()}/fd/[0-9]+", "LOG", said)
+
     os.environ["NOTIFY_SOCKET"] = "/notify"
     try:
         options = CheckpointOptions(image_path="/i", leave_running=True, empty_ns=("net", "ipc"))
@@ -292,15 +357,13 @@ async def test_command_lines(tmp_path: Path) -> None:
     finally:
         del os.environ["NOTIFY_SOCKET"]
     more = "--image-path /i --leave-running --empty-ns net --empty-ns ipc c"
-    assert (tmp_path / "line").read_text() == f"{head} checkpoint {more}\n"
+    assert line() == f"{head} checkpoint {more}\n"
     env = (tmp_path / "env").read_text().splitlines()
     assert "MORE=yes" in env
     assert not any(line.startswith("NOTIFY_SOCKET") for line in env)
 
     await runc.restore("c", "/b", options=RestoreOptions(detach=True, no_subreaper=True))
-    assert (
-        tmp_path / "line"
-    ).read_text() == f"{head} restore --bundle /b --detach --no-subreaper c\n"
+    assert line() == f"{head} restore --bundle /b --detach --no-subreaper c\n"
 
 
 async def test_version_and_features(tmp_path: Path) -> None:
@@ -350,6 +413,24 @@ async def test_cancelled_create(tmp_path: Path, kind: CancelKind) -> None:
             if any(state.status == "created" for state in await runc.list()):
                 await runc.delete(runtime.name, force=True)  # it was quicker
             await until(lambda: not left(runtime))
+
+
+@pytest.mark.parametrize("answer", ["echo nonsense", "exit 1", "echo '{}'"])
+async def test_removal_that_cannot_be_sure(tmp_path: Path, answer: str) -> None:
+    """What may be somebody else's is left, and a cancellation stays one."""
+    script = f"""
+        case "$*" in
+            *" state "*) {answer};;
+            *" create "*) touch {tmp_path}/there; exec sleep 1000;;
+            *) touch {tmp_path}/deleted;;
+        esac
+    """
+    runc = fake(tmp_path, script)
+    async with anyio.create_task_group() as group:
+        group.start_soon(runc.create, "c", "/b")
+        await until((tmp_path / "there").exists)
+        group.cancel_scope.cancel()
+    assert not (tmp_path / "deleted").exists()
 
 
 async def test_cancelled_create_of_a_name_that_is_taken(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class _Run:
         with self._terminal.raw(wanted=relays), anyio.CancelScope() as self._phase:
             try:
                 async with io:
-                    if self._options.stdin is not None:
+                    if io._inlet is not None:
                         self._group.start_soon(self._end_input, io)
                     if relays:
                         assert isinstance(io, ConsoleIO)

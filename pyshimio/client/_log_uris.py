@@ -49,7 +49,7 @@ def log_binary(
     Args:
         path: The program; absolute, and cleaned as for :func:`log_file`.
         args: Its arguments, which are sorted by name, as containerd does;
-            :meth:`StdioURI.build` keeps an order, and repeated names.
+            :meth:`~pyshimio.StdioURI.build` keeps an order, and repeated names.
         scheme: ``"binary"`` or ``"binary-v2"``.
         terminal: See :func:`log_uri`.
 

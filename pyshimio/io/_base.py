@@ -380,8 +380,8 @@ class BaseIO:
                 pump.end()
                 if isinstance(pump.sink, RingSink):
                     pump.sink.drop_waiting()
-        self._drained = policy != "keep"
         result = await self._result(finished)
+        self._drained = policy != "keep"
         self._raise_failure(result)
         await anyio.lowlevel.checkpoint()
         return result

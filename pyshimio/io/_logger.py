@@ -170,11 +170,11 @@ class Logger:
 
         From here on a read end of ours makes no difference to anybody who writes.
         """
-        if self._readers[stream].closed and not self._closed:
+        writer = self.writers[stream]
+        if self._readers[stream].closed and not (self._closed or writer.closed):
             with suppress(OSError):  # no descriptor left: what it has not read passes for read
                 flags = os.O_RDONLY | os.O_NONBLOCK
-                writer = self.writers[stream].fileno()
-                self._readers[stream] = OwnedFd(_sys.reopen(writer, flags))
+                self._readers[stream] = OwnedFd(_sys.reopen(writer.fileno(), flags))
 
     def reopen_reader(self, stream: str) -> OwnedFd:
         """A non-blocking read end of our own, to read on where the logger stopped."""
@@ -350,6 +350,9 @@ class Logger:
                 await self.abort()
 
     async def _signal_and_wait(self) -> None:
+        if self._backoff is not None:
+            status = self.process.status if self.process is not None else None
+            self._give_up(-1 if status is None else status)
         self.on_death = "epipe"  # whatever happens now, it is not started again
         self._stop_respawn()
         if self._ended.is_set():

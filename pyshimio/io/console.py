@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from .. import _sys
+from .._command import Command
 from .._fd import OwnedFd
 from .._poller import Poller
 from .._pump import LoopPump
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-    from .._command import Command
     from .._fifo import FifoHandle
     from .._process import Process
     from ._outlet import Outlet
@@ -81,7 +81,7 @@ class ConsoleIO(LoggedIO):
         if size is not None:
             check_size(*size)
         self._owner = Owner(uid, gid, chown)
-        if runtime is not True:
+        if runtime is False and console is None:
             self._try_owner()
         self._runtime = runtime
         self._stdin_eof = stdin_eof
@@ -91,6 +91,7 @@ class ConsoleIO(LoggedIO):
         self._slave: OwnedFd | None = None
         self._stdin_file: OwnedFd | None = None
         self._feed: Feed | None = None
+        self._device: PipeSource | None = None
         self._controls = False
         self._runtime_process: Process | None = None
         self.console: Console | None = None
@@ -213,6 +214,14 @@ class ConsoleIO(LoggedIO):
 
     async def spawn(self, command: Command | Sequence[str]) -> Process:
         """As :meth:`PipeIO.spawn`; a runtime's terminal has arrived when it returns."""
+        command = command if isinstance(command, Command) else Command(command)
+        if self._runtime is None and not self._is_runtime(command):
+            try:
+                self._try_owner()
+            except BaseException:
+                command.close()
+                await self.discard()
+                raise
         process = await super().spawn(command)
         if self._socket is not None:
             try:
@@ -253,24 +262,30 @@ class ConsoleIO(LoggedIO):
         status = _sys.fstat(file.fileno())
         if stat.S_ISCHR(status.st_mode) and not _sys.never_blocks(status):
             _sys.set_nonblocking(file.fileno())  # a terminal, in a description of our own
-            self._copy_typing(file)
+            self._device = self._copy_typing(file)
         else:
             self._feed = Feed(file)
             self._copy_typing(self._feed.reader)
 
-    def _copy_typing(self, reader: OwnedFd) -> None:
+    def _copy_typing(self, reader: OwnedFd) -> PipeSource:
         assert self.console is not None
-        sink = self.console.sink()
+        try:
+            sink = self.console.sink()
+        except BaseException:
+            reader.close()  # else it is the pump's, which ends with this IO
+            raise
         typed = self._stdin_eof == "eof_char"
+        source = TypedEnd(reader, sink) if typed else PipeSource(reader)
         pump = self._pumps["stdin"] = LoopPump(
             "stdin",
-            TypedEnd(reader, sink) if typed else PipeSource(reader),
+            source,
             sink,
             poller=Poller.current(),
             hub=self._hub,
             then=lambda: self._stdin_ended(sink),
         )
         pump.start()
+        return source
 
     def _stdin_ended(self, sink: TerminalSink) -> None:
         sink.close()
@@ -295,6 +310,9 @@ class ConsoleIO(LoggedIO):
         super().close_stdin()
         if self._feed is not None:
             self._feed.close()
+        elif self._device is not None:
+            self._device.over = True  # it says no end by itself
+            self._pumps["stdin"].look_again()
         elif self._inlet is None and self._stdin_fifo is None:
             self._end_typing()
 
@@ -311,10 +329,10 @@ class ConsoleIO(LoggedIO):
             writer.close()
             try:
                 _sys.set_nonblocking(reader.fileno())
-                self._copy_typing(reader)
             except BaseException:
                 reader.close()
                 raise
+            self._copy_typing(reader)
 
     def close(self) -> None:
         """See :meth:`PipeIO.close`; the terminal hangs up."""

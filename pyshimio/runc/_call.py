@@ -17,6 +17,7 @@ from anyio import CancelScope
 
 from .. import _sys
 from .._command import Command
+from .._events import logger
 from .._fd import OwnedFd
 from ..errors import ProcessError, RuntimeFailedError
 from ._records import log_entries
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ..abc import StartIO
     from ._records import LogEntry
 
-__all__ = ("Answer", "Call")
+__all__ = ("Answer", "Call", "Page")
 
 END_SECONDS = 10.0
 """For what a cancelled call has to put away."""
@@ -39,10 +40,14 @@ END_SECONDS = 10.0
 
 @attrs.frozen
 class Answer:
-    """How a command ended, and what it said."""
+    """How a command ended, and what it said.
+
+    ``killed``: a signal ended the runtime itself, so its status says nothing of a container's.
+    """
 
     args: tuple[str, ...]
     status: int
+    killed: bool
     stdout: bytes
     stderr: bytes
     entries: tuple[LogEntry, ...]
@@ -66,7 +71,7 @@ class Answer:
         )
 
 
-class _Page:
+class Page:
     """A file without a name that a child writes on."""
 
     def __init__(self) -> None:
@@ -89,7 +94,9 @@ class Call:
     Args:
         head: Program and global options.
         tail: The rest of the command line.
-        log: The runtime's log, if the caller has one; else its entries are taken here.
+        log: A file that gets the runtime's log, which is taken here first: others may write
+            there at the same time, and what failed here is not to be blamed on them.
+        log_format: ``"json"`` or ``"text"``.
         env: Its environment.
         extra_files: See :class:`Command`.
         stdin: Bytes for it to read.
@@ -102,21 +109,19 @@ class Call:
         tail: Sequence[str],
         *,
         log: str | None,
+        log_format: str,
         env: Mapping[str, str],
         extra_files: Sequence[Descriptor] = (),
         stdin: bytes | None = None,
         captured: bool = True,
     ) -> None:
-        self._pages: list[_Page] = []
+        self._pages: list[Page] = []
         self._log_path = log
-        self._log_from = 0
+        self._log_format = log_format
         self._command: Command | None = None
         try:
-            if log is None:
-                self._log = self._page()
-                head = [*head, "--log", self._log.path, "--log-format", "json"]
-            else:
-                self._log_from = _size(log)
+            self._log = self._page()
+            head = [*head, "--log", self._log.path, "--log-format", log_format]
             self.args = (*head, *tail)
             self._out = self._page() if captured else None
             self._err = self._page() if captured else None
@@ -137,8 +142,8 @@ class Call:
             self.close()
             raise
 
-    def _page(self) -> _Page:
-        page = _Page()
+    def _page(self) -> Page:
+        page = Page()
         self._pages.append(page)
         return page
 
@@ -169,28 +174,28 @@ class Call:
             raise
         finally:
             process.close()
+            self._pass_log_on()
         if killed:
             await _undo(undo)
-        return self._answer(status)
+        return self._answer(status, killed=killed)
 
-    def _answer(self, status: int) -> Answer:
+    def _answer(self, status: int, *, killed: bool) -> Answer:
         return Answer(
             args=self.args,
             status=status,
+            killed=killed,
             stdout=b"" if self._out is None else self._out.read(),
             stderr=b"" if self._err is None else self._err.read(),
-            entries=log_entries(self._read_log()),
+            entries=log_entries(self._log.read(), self._log_format),
         )
 
-    def _read_log(self) -> bytes:
-        if self._log_path is None:
-            return self._log.read()
-        try:
-            with open(self._log_path, "rb") as file:
-                file.seek(self._log_from)
-                return file.read()
-        except OSError:
-            return b""  # it says nothing, and what failed is said all the same
+    def _pass_log_on(self) -> None:
+        if self._log_path is not None and (text := self._log.read()):
+            try:
+                with open(self._log_path, "ab") as file:
+                    file.write(text)
+            except OSError as error:
+                logger.warning("cannot write the runtime's log: %s", error)
 
     def close(self) -> None:
         """Give everything back.  Idempotent."""
@@ -220,11 +225,7 @@ async def _end(process: Process) -> None:
 async def _undo(undo: Callable[[], Awaitable[None]] | None) -> None:
     if undo is not None:
         with CancelScope(shield=True), anyio.move_on_after(END_SECONDS):
-            await undo()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
+            try:
+                await undo()
+            except Exception:  # noqa: BLE001 - what is on its way is not to be hidden behind it
+                logger.exception("a container that was half made may be left")

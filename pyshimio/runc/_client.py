@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import attrs
 
 from .. import _sys
-from ..errors import InvalidOptionError, RuntimeAnswerError, RuntimeFailedError
+from ..errors import InvalidOptionError, RuntimeFailedError
 from ..io._console_socket import ConsoleSocket
 from ..io.console import ConsoleIO
 from ..io.null import NullIO
@@ -49,8 +49,8 @@ class Runc:
     Args:
         program: ``runc``, ``crun`` or a path.
         root: Where the runtime keeps the states of containers; None for its own default.
-        log: Its log file.  None: the log is taken as JSON by each call, for its errors.
-        log_format: ``"json"``, or ``"text"``, whose entries cannot be told apart.
+        log: A file for its log; each call adds what it has logged when it ends.
+        log_format: ``"json"`` or ``"text"``.
         debug: Have it log much.
         systemd_cgroup: Have systemd make the cgroups.
         rootless: Say whether this is one, where the runtime is not to find out itself.
@@ -74,7 +74,7 @@ class Runc:
     debug: bool = False
     systemd_cgroup: bool = False
     rootless: bool | None = None
-    env: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    env: Mapping[str, str] = attrs.field(factory=dict[str, str], hash=False)
     extra_args: tuple[str, ...] = ()
 
     def _head(self) -> Sequence[str]:
@@ -83,8 +83,6 @@ class Runc:
             head += ["--root", self.root]
         if self.debug:
             head.append("--debug")
-        if self.log is not None:
-            head += ["--log", self.log, "--log-format", self.log_format]
         if self.systemd_cgroup:
             head.append("--systemd-cgroup")
         if self.rootless is not None:
@@ -123,6 +121,7 @@ class Runc:
             self._head(),
             args,
             log=self.log,
+            log_format=self.log_format,
             env=self._environment(),
             extra_files=extra_files,
             stdin=stdin,
@@ -174,6 +173,9 @@ class Runc:
     ) -> int:
         """Make a container, start it, wait for it and delete it; its exit status.
 
+        Nothing moves an IO's bytes by itself: where it has destinations, ``await io.copy()``
+        first (or in a task beside it, for a terminal, which the runtime has to send).
+
         Args:
             id: As for :meth:`create`.
             bundle: The same.
@@ -188,9 +190,7 @@ class Runc:
         line = ["--bundle", os.fspath(bundle), *flags(options), *(["--detach"] if detach else [])]
         files = options.preserve_fds
         answer = await self._make("run", id, io, line, files=files, check=False)
-        if answer.status and (detach or answer.errors):
-            raise answer.failure()
-        return answer.status
+        return _status_of(answer, detach=detach)
 
     async def restore(
         self,
@@ -204,9 +204,7 @@ class Runc:
         options = options or RestoreOptions()
         line = ["--bundle", os.fspath(bundle), *flags(options)]
         answer = await self._make("restore", id, io, line, check=False)
-        if answer.status and (options.detach or answer.errors):
-            raise answer.failure()
-        return answer.status
+        return _status_of(answer, detach=options.detach)
 
     async def _make(
         self,
@@ -227,9 +225,14 @@ class Runc:
 
     async def _remove(self, id: str, since: datetime) -> None:  # noqa: A002
         """Remove what a half-done command has made, and nothing that was there before."""
-        with suppress(RuntimeFailedError, RuntimeAnswerError):
+        try:
             created = (await self.state(id)).created
-            if created is not None and created < since:
+        except RuntimeFailedError as error:
+            if "does not exist" not in str(error):
+                raise
+            # It may have a directory already, which has no state in it.
+        else:
+            if created is None or created < since:
                 return
         with suppress(RuntimeFailedError):
             await self.delete(id, force=True)
@@ -247,6 +250,8 @@ class Runc:
         options: ExecOptions | None = None,
     ) -> int:
         """Run another process in a container.
+
+        Without ``detach`` it waits for the process; see :meth:`run` for its IO then.
 
         Args:
             id: The container.
@@ -291,9 +296,7 @@ class Runc:
         else:
             async with NullIO() as null:
                 answer = await self.call(*line, io=null, extra_files=files, check=False)
-        if answer.status and (chosen.detach or answer.errors):
-            raise answer.failure()
-        return answer.status
+        return _status_of(answer, detach=chosen.detach)
 
     async def kill(
         self,
@@ -369,11 +372,22 @@ def _each(make: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
     return lambda answer: tuple(make(one) for one in answer or ())
 
 
+def _status_of(answer: Answer, *, detach: bool) -> int:
+    """The container's or process's status; an error where it is the runtime's own."""
+    if answer.killed or (answer.status and (detach or answer.errors)):
+        raise answer.failure()
+    return answer.status
+
+
 def _written(process: Mapping[str, Any]) -> str:
     """A file with a process specification."""
+    text = json.dumps(process)
     where = os.environ.get("XDG_RUNTIME_DIR") or None
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="process-", suffix=".json", dir=where, delete=False, encoding="utf-8"
-    ) as file:
-        json.dump(process, file)
-    return file.name
+    file, path = tempfile.mkstemp(prefix="process-", suffix=".json", dir=where)
+    try:
+        with open(file, "w", encoding="utf-8") as target:
+            target.write(text)
+    except BaseException:
+        _sys.unlink(path)
+        raise
+    return path

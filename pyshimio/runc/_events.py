@@ -10,6 +10,7 @@ import attrs
 from .._command import Command
 from ..errors import IOStateError, RuntimeFailedError
 from ..io.pipe import PipeIO
+from ._call import Page
 from ._records import RuntimeEvent, decode
 
 if TYPE_CHECKING:
@@ -41,14 +42,21 @@ class RuntimeEvents:
     _env: Mapping[str, str]
     _io: PipeIO | None = attrs.field(default=None, init=False)
     _process: Process | None = attrs.field(default=None, init=False)
+    _errors: Page | None = attrs.field(default=None, init=False)
     _rest: bytes = attrs.field(default=b"", init=False)
     _over: bool = attrs.field(default=False, init=False)
 
     async def __aenter__(self) -> Self:
         if self._io is not None or self._over:
             raise IOStateError("events are iterated over once; ask for them again")
-        self._io = PipeIO(stdin=False, grace=0)
-        self._process = await self._io.spawn(Command(self._args, env=self._env))
+        self._io = PipeIO(stdin=False, stderr=False, grace=0)
+        self._errors = Page()
+        try:
+            command = Command(self._args, env=self._env, stderr=self._errors.fd)
+            self._process = await self._io.spawn(command)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -58,8 +66,12 @@ class RuntimeEvents:
         traceback: TracebackType | None,
     ) -> None:
         self._over = True
-        if self._io is not None:
-            await self._io.aclose()
+        try:
+            if self._io is not None:
+                await self._io.aclose()
+        finally:
+            if self._errors is not None:
+                self._errors.fd.close()
 
     def __aiter__(self) -> Self:
         return self
@@ -72,7 +84,7 @@ class RuntimeEvents:
         line = await self._line(self._io)
         if line is None:
             self._over = True
-            await self._check(self._io)
+            await self._check()
             raise StopAsyncIteration
         try:
             return decode(self._args, line, RuntimeEvent.of)
@@ -86,21 +98,16 @@ class RuntimeEvents:
             try:
                 self._rest += await io.stdout.receive()
             except anyio.EndOfStream:
-                return None
+                line, self._rest = self._rest, b""
+                return line or None
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
-    async def _check(self, io: PipeIO) -> None:
+    async def _check(self) -> None:
         assert self._process is not None
-        assert io.stderr is not None
-        said = b""
-        while True:
-            try:
-                said += await io.stderr.receive()
-            except anyio.EndOfStream:
-                break
+        assert self._errors is not None
         if status := await self._process.wait():
-            stderr = said.decode(errors="replace")
+            stderr = self._errors.read().decode(errors="replace")
             raise RuntimeFailedError(
                 f"{' '.join(self._args)!r} ended with status {status}: {stderr.strip()}",
                 args_=self._args,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -52,7 +53,7 @@ class ContainerState:
             pid=answer.get("pid", 0),
             bundle=answer.get("bundle", ""),
             rootfs=answer.get("rootfs", ""),
-            created=datetime.fromisoformat(created) if created else None,
+            created=_moment(created) if created else None,
             owner=answer.get("owner", ""),
             annotations=answer.get("annotations") or {},
         )
@@ -111,13 +112,26 @@ def decode(args: tuple[str, ...], text: bytes, make: Callable[[Any], T]) -> T:
         ) from error
 
 
-def log_entries(text: bytes) -> tuple[LogEntry, ...]:
-    """The entries of a JSON log; what is none (a cut line, a line of text) is left out."""
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def log_entries(text: bytes, form: str) -> tuple[LogEntry, ...]:
+    """The entries of a log; what is none (a cut line) is left out.
+
+    As text, a line is runc's (``time=... level=... msg=...``), or else crun's, which logs errors.
+    """
     found: list[LogEntry] = []
-    for line in text.splitlines():
+    for line in text.decode(errors="replace").splitlines():
         try:
-            entry = json.loads(line)
+            entry = json.loads(line) if form == "json" else _facts(line)
             found.append(LogEntry(entry.get("level", ""), entry["msg"], entry.get("time", "")))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return tuple(found)
+
+
+def _facts(line: str) -> dict[str, str]:
+    facts = dict(word.split("=", 1) for word in shlex.split(line) if "=" in word)
+    return facts if "msg" in facts else {"level": "error", "msg": line}

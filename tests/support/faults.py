@@ -123,6 +123,7 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "close": _errors(errno.EINTR, errno.EIO),
     # What describes them.
     "fstat": _errors(errno.ENOMEM, errno.EIO),
+    "memory_file": _errors(errno.EMFILE, errno.ENOMEM),
     "mark": _errors(errno.ENOLCK, errno.ENOMEM),
     "fchown": _errors(errno.EPERM, errno.EROFS),
     "set_nonblocking": _errors(errno.EPERM),
@@ -150,7 +151,7 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
 SURE = frozenset(
     {
         # For a descriptor that is open and of its kind, the kernel has no reason to refuse these.
-        *{"status_flags", "unread", "marked", "pipe_size", "epoll_modify", "epoll_remove"},
+        *{"status_flags", "pread", "unread", "marked", "pipe_size", "epoll_modify", "epoll_remove"},
         *{"epoll_wait", "poll_now", "wait_readable", "wait_writable", "peer_uid"},
         *{"eventfd_set", "eventfd_clear", "timerfd_set"},
         # These say no instead of raising.
