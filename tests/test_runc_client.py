@@ -263,7 +263,7 @@ def fake(tmp_path: Path, script: str) -> Runc:
 async def test_events_end_at_a_line_that_cannot_be_read(tmp_path: Path) -> None:
     """A garbled line is one error and the end, not an error for ever (go-runc)."""
     line = json.dumps({"type": "oom", "id": "c"})
-    async with fake(tmp_path, f"echo '{line}'; echo '{{'; echo '{line}'; sleep 1000").events(
+    async with fake(tmp_path, f"echo '{line}'; echo '{{'; echo '{line}'; exec sleep 1000").events(
         "c"
     ) as events:
         assert (await anext(events)).kind == "oom"
