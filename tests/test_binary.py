@@ -265,8 +265,8 @@ async def test_a_logger_that_is_never_ready(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     path = shell_logger(tmp_path, f"echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 100")
     with pytest.raises(LoggerTimeoutError) as caught:
-        await start(uri_of(path), ready_timeout=3.0)
-    assert caught.value.timeout == 3.0
+        await start(uri_of(path), ready_timeout=1.5)
+    assert caught.value.timeout == 1.5
     assert isinstance(caught.value, TimeoutError)
     assert not exists(int(pid.read_text()))
 
@@ -277,7 +277,7 @@ async def test_a_helper_that_keeps_descriptor_5(tmp_path: Path) -> None:
     try:
         path = shell_logger(tmp_path, script % "exec cat <&3")
         with pytest.raises(LoggerTimeoutError):
-            await start(uri_of(path), ready_timeout=3.0)
+            await start(uri_of(path), ready_timeout=1.5)
     finally:
         os.kill(int((tmp_path / "helper").read_text()), signal.SIGKILL)
     try:
@@ -487,7 +487,7 @@ async def test_a_successor_that_hangs_is_killed(tmp_path: Path) -> None:
         uri_of(shell_logger(tmp_path, script)),
         on_death="respawn",
         max_restarts=1,
-        ready_timeout=3.0,
+        ready_timeout=1.5,
     ) as io:
         process = await io.spawn(["echo", "out"])
         assert await status_of(process) == 0
@@ -530,7 +530,7 @@ async def test_a_logger_that_does_not_end_gets_sigterm(tmp_path: Path) -> None:
         f"trap 'echo term > {tmp_path}/said; exit 0' TERM; echo >&5; "
         "cat <&3 >/dev/null; while :; do sleep 0.05; done"
     )
-    async with await start(uri_of(shell_logger(tmp_path, script)), logger_grace=3.0) as io:
+    async with await start(uri_of(shell_logger(tmp_path, script)), logger_grace=1.5) as io:
         process = await io.spawn(["echo", "out"])
         await status_of(process)
         result = await io.drain(sink_timeout=0.1)

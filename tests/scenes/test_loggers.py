@@ -277,7 +277,7 @@ async def test_never_ready_and_deaf_to_sigterm(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     path = shell_logger(tmp_path, f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.05; done")
     with pytest.raises(LoggerTimeoutError), anyio.fail_after(GUARD):
-        await start(uri_of(path), ready_timeout=3.0, logger_grace=3600.0)
+        await start(uri_of(path), ready_timeout=1.5, logger_grace=3600.0)
     assert not exists(int(pid.read_text()))
 
 
