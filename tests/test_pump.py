@@ -290,6 +290,29 @@ async def test_turn_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     scene.close()
 
 
+async def test_exhausted() -> None:
+    """A stream is exhausted when nothing is left, here or in the pipe, and nobody can write."""
+    scene = Scene()
+    pump = scene.pump
+    assert not pump.exhausted()
+    os.write(scene.writer, b"x")
+    scene.end()
+    assert not pump.exhausted()
+    assert os.read(pump.source.fd.fileno(), 2) == b"x"
+    assert pump.exhausted()
+    pump._pending = memoryview(b"y")
+    assert not pump.exhausted()
+    pump._pending = None
+    scene.close()
+
+
+def test_nothing_as_a_sink() -> None:
+    """A sink that keeps nothing is never waited for."""
+    sink = NullSink(count=False)
+    assert (sink.fileno(), sink.dropped, repr(sink)) == (-1, 0, "<NullSink>")
+    assert (sink.write([b"abc", b"d"]), sink.dropped) == (4, 0)
+
+
 async def test_echo_beside_eight_floods(tmp_path: Path) -> None:
     """Eight endless writers leave an interactive stream its share."""
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
