@@ -21,7 +21,7 @@ from pyshimio import _pump as pump_module
 from pyshimio._fd import OwnedFd
 from pyshimio._pipesize import Growth, PipeBudget
 from pyshimio._poller import Poller
-from pyshimio._sink import DescriptorSink, NullSink
+from pyshimio._sink import DescriptorSink, NullSink, PipeSink
 from pyshimio.io._outlet import SinkOutlet
 from support.children import GUARD, until
 from support.fifos import Client, make_fifo
@@ -304,6 +304,23 @@ async def test_exhausted() -> None:
     assert not pump.exhausted()
     pump._pending = None
     scene.close()
+
+
+def test_several_buffers_at_once() -> None:
+    """They go in one call, fill the pipe's last page like one, and say when there is no room."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    sink = PipeSink(OwnedFd(writer))
+    assert sink.write([b"ab", b"cd"]) == 4
+    assert sink.write([b"e", b"f"]) == 2
+    assert (sink._written, sink._tail) == (6, 6)
+    assert os.read(reader, 10) == b"abcdef"
+    sink._tail = 0
+    assert sink.write([bytes(_sys.PAGE), b"x"]) == _sys.PAGE + 1
+    assert sink._tail == 1
+    while sink.write([bytes(1 << 16), b"x"]) is not None:
+        pass
+    sink.close()
+    os.close(reader)
 
 
 def test_nothing_as_a_sink() -> None:
