@@ -216,8 +216,20 @@ class Runc:
         files: Sequence[Descriptor] = (),
         check: bool = True,
     ) -> Answer:
-        args = (verb, *options, id)
         undo = partial(self._remove, id, datetime.now(UTC))
+        line = (verb, *options, id)
+        return await self._contain(line, io, files=files, undo=undo, check=check)
+
+    async def _contain(
+        self,
+        args: Sequence[str],
+        io: StartIO | None,
+        *,
+        files: Sequence[Descriptor],
+        undo: Callable[[], Awaitable[None]] | None = None,
+        check: bool = False,
+    ) -> Answer:
+        """:meth:`call` for what has a container's stdio, which is /dev/null without an IO."""
         if io is not None:
             return await self.call(*args, io=io, extra_files=files, undo=undo, check=check)
         async with NullIO() as null:
@@ -274,29 +286,17 @@ class Runc:
         if isinstance(io, (ConsoleIO, ConsoleSocket)) and not isinstance(process, Mapping):
             options = attrs.evolve(options, tty=True)
         if not isinstance(process, Mapping):
-            return await self._exec(id, flags(options), list(process), io, options)
+            return await self._exec(("exec", *flags(options), id, *process), io, options)
         path = _written(process)
         try:
-            return await self._exec(id, [*flags(options), "--process", path], [], io, options)
+            line = ("exec", *flags(options), "--process", path, id)
+            return await self._exec(line, io, options)
         finally:
             _sys.unlink(path)
 
-    async def _exec(
-        self,
-        id: str,  # noqa: A002
-        options: Sequence[str],
-        args: Sequence[str],
-        io: StartIO | None,
-        chosen: ExecOptions,
-    ) -> int:
-        line = ("exec", *options, id, *args)
-        files = chosen.preserve_fds
-        if io is not None:
-            answer = await self.call(*line, io=io, extra_files=files, check=False)
-        else:
-            async with NullIO() as null:
-                answer = await self.call(*line, io=null, extra_files=files, check=False)
-        return _status_of(answer, detach=chosen.detach)
+    async def _exec(self, line: Sequence[str], io: StartIO | None, options: ExecOptions) -> int:
+        answer = await self._contain(line, io, files=options.preserve_fds)
+        return _status_of(answer, detach=options.detach)
 
     async def kill(
         self,
