@@ -197,6 +197,7 @@ async def consoles(world: World) -> None:
     check(result.stdout is not None, "no result")
     got = Path(path).read_bytes().replace(b"\r\n", b"\n")
     if world.lines:  # what is dropped are the terminal's lines, which are longer
+        got = got.removesuffix(b"\r")  # its newline, and all that came later, found no room
         kept(world.marks["stdout"], got)
     else:
         world.account("stdout", got, 0)
