@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
 from weakref import WeakSet
 
 import anyio
@@ -24,9 +25,12 @@ __all__ = (
     "IOEvent",
     "LoggerExited",
     "LoggerRespawned",
+    "Reader",
     "SinkFailed",
     "SinkRecovered",
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger("pyshimio")
 
@@ -92,7 +96,7 @@ class EventHub:
 
     def __init__(self) -> None:
         # A reader that nobody has any more needs nothing.
-        self._readers: WeakSet[_Reader] = WeakSet()
+        self._readers: WeakSet[Reader[IOEvent]] = WeakSet()
         self._said: dict[tuple[type[IOEvent], str], float] = {}
         self.closed: bool = False
 
@@ -111,7 +115,7 @@ class EventHub:
 
         A reader that falls more than 1,024 events behind loses the oldest ones.
         """
-        reader = _Reader(closed=self.closed)
+        reader: Reader[IOEvent] = Reader(closed=self.closed)
         self._readers.add(reader)
         return reader
 
@@ -122,21 +126,25 @@ class EventHub:
             reader.close()
 
 
-class _Reader(AsyncIterator[IOEvent]):
+class Reader(AsyncIterator[T], Generic[T]):
+    """What comes from now on; one that falls too far behind loses the oldest."""
+
     def __init__(self, *, closed: bool) -> None:
-        self._events: deque[IOEvent] = deque(maxlen=BACKLOG)
+        self._events: deque[T] = deque(maxlen=BACKLOG)
         self._closed = closed
         self._changed = anyio.Event()
 
-    def put(self, event: IOEvent) -> None:
+    def put(self, event: T) -> None:
+        """One more."""
         self._events.append(event)
         self._changed.set()
 
     def close(self) -> None:
+        """No more: it ends when what is there has been read."""
         self._closed = True
         self._changed.set()
 
-    async def __anext__(self) -> IOEvent:
+    async def __anext__(self) -> T:
         await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._events:
             if self._closed:

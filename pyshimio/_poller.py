@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import trio
 
-__all__ = ("LoopVar", "Poller", "Timer", "Watch")
+__all__ = ("LoopVar", "Poller", "Timer", "Watch", "on_trio")
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ class Poller(ABC):
         """The poller of the running loop, made when there is none."""
         poller = _current.get()
         if poller is None:
-            poller = _TrioPoller() if _on_trio() else _AsyncioPoller()
+            poller = _TrioPoller() if on_trio() else _AsyncioPoller()
         return poller
 
     # -- registrations ------------------------------------------------------------------
@@ -502,13 +502,14 @@ def _nothing() -> None:
     pass
 
 
-def _on_trio() -> bool:
+def on_trio() -> bool:
+    """Whether a trio task is what runs."""
     trio = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_task())
 
 
 def _running_loop() -> object:
-    if _on_trio():
+    if on_trio():
         return sys.modules["trio"].lowlevel.current_trio_token()
     import asyncio  # noqa: PLC0415 - not loaded on trio
 

@@ -16,6 +16,7 @@ import anyio
 from anyio import CancelScope
 
 from . import _sys
+from ._children import Children
 from ._fd import OwnedFd
 from ._poller import Poller
 from .errors import ChildReapedElsewhereError, ExitTimeoutError, SigchldIgnoredError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._poller import Watch
+    from .errors import ProcessError
 
 __all__ = ("Process",)
 
@@ -57,12 +59,14 @@ class Process:
         except ProcessLookupError:
             raise ChildReapedElsewhereError(self._theft(), pid=pid) from None
         self._watch: Watch | None = None
+        self._children = Children.current()
         try:
             self._poller = Poller.current()
             self._watch = self._poller.listen(self._fd.fileno(), self._on_exit)
         except BaseException:
             self._fd.close()
             raise
+        self._children.follow(pid)
 
     @property
     def pidfd(self) -> int:
@@ -112,9 +116,16 @@ class Process:
                 f"process {self.pid} still runs after {timeout} s", timeout=timeout
             )
         if self._lost is not None:
-            raise ChildReapedElsewhereError(self._lost, pid=self.pid)
+            raise self._loss(self._lost)
         assert self._status is not None
         return self._status
+
+    def _loss(self, why: str) -> ProcessError:
+        return ChildReapedElsewhereError(why, pid=self.pid)
+
+    async def gone(self) -> None:
+        """Wait until it has exited, whether or not its status can be had."""
+        await self._exited.wait()
 
     def when_exited(self, callback: Callable[[], None]) -> None:
         """Call *callback* on the loop once the process has been reaped."""
@@ -167,6 +178,7 @@ class Process:
         except ChildProcessError:
             self._lost = self._theft()
         self._unwatch()
+        self._children.forget(self.pid)
         self._exited.set()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -196,6 +208,7 @@ class Process:
         """
         if self._poller.over():
             self._unwatch()
+            self._children.forget(self.pid)
             self._fd.close()
         else:
             self.when_exited(self._fd.close)

@@ -21,6 +21,7 @@ import anyio
 import attrs
 
 from . import _sys
+from ._children import Children
 from ._fd import OwnedFd
 from .errors import (
     CommandNotExecutableError,
@@ -76,7 +77,8 @@ async def spawn(plan: Plan) -> int:
     # Popen's children keep the signal mask of the thread that starts them.
     if not plan.extra and not plan.terminal and not signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         return _popen(program, plan)
-    return await _trampoline(program, plan)
+    with Children.current().expecting():
+        return await _trampoline(program, plan)
 
 
 def spawn_now(plan: Plan) -> int:

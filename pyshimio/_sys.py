@@ -25,6 +25,7 @@ import termios
 import time
 from time import monotonic as monotonic
 from time import perf_counter as perf_counter
+from typing import Any
 
 from .errors import UnsupportedPlatformError
 
@@ -243,35 +244,49 @@ else:
         """Make the timer readable once, after *seconds* (less than one)."""
         _libc().timerfd_settime(fd, seconds)
 
-    @functools.cache
-    def _libc() -> _Libc:
-        return _Libc()
 
-    class _Libc:
-        """What os has from Python 3.13 on; ctypes is loaded when it is used first."""
+@functools.cache
+def _libc() -> _Libc:
+    return _Libc()
 
-        def __init__(self) -> None:
-            import ctypes  # noqa: PLC0415 - three milliseconds that few processes need
 
-            self._errno = ctypes.get_errno
-            self._library = ctypes.CDLL(None, use_errno=True)
-            self._spec = (ctypes.c_long * 4)()
-            self._set = self._library.timerfd_settime
-            self._set.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-            self._where = ctypes.addressof(self._spec)
+class _Libc:
+    """What os does not have, or has from Python 3.13 on; ctypes is loaded when it is used first."""
 
-        def timerfd_create(self, clock: int, flags: int) -> int:
-            return self._checked(self._library.timerfd_create(clock, flags))
+    def __init__(self) -> None:
+        import ctypes  # noqa: PLC0415 - three milliseconds that few processes need
 
-        def timerfd_settime(self, fd: int, seconds: float) -> None:
-            self._spec[3] = int(seconds * 1e9)
-            self._checked(self._set(fd, 0, self._where, None))
+        self._errno = ctypes.get_errno
+        self._library = ctypes.CDLL(None, use_errno=True)
+        self._spec = (ctypes.c_long * 4)()
+        self._set = self._library.timerfd_settime
+        self._set.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        self._where = ctypes.addressof(self._spec)
+        self._long, self._int, self._reference = ctypes.c_ulong, ctypes.c_int, ctypes.byref
 
-        def _checked(self, result: int) -> int:
-            if result < 0:
-                code = self._errno()
-                raise OSError(code, os.strerror(code))
-            return result
+    def timerfd_create(self, clock: int, flags: int) -> int:
+        return self._checked(self._library.timerfd_create(clock, flags))
+
+    def timerfd_settime(self, fd: int, seconds: float) -> None:
+        self._spec[3] = int(seconds * 1e9)
+        self._checked(self._set(fd, 0, self._where, None))
+
+    def set_subreaper(self, *, on: bool) -> None:
+        zero = self._long(0)
+        self._checked(self._library.prctl(PR_SET_CHILD_SUBREAPER, self._long(on), zero, zero, zero))
+
+    def get_subreaper(self) -> bool:
+        answer = self._int()
+        zero = self._long(0)
+        where = self._reference(answer)
+        self._checked(self._library.prctl(PR_GET_CHILD_SUBREAPER, where, zero, zero, zero))
+        return bool(answer.value)
+
+    def _checked(self, result: int) -> int:
+        if result < 0:
+            code = self._errno()
+            raise OSError(code, os.strerror(code))
+        return result
 
 
 # -- children -------------------------------------------------------------------------
@@ -300,6 +315,61 @@ def exiting(pid: int) -> bool:
     except OSError:
         return True
     return fields[0] in b"ZX" or bool(int(fields[6]) & PF_EXITING)
+
+
+PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
+
+
+def set_subreaper(*, on: bool) -> None:
+    """Have the kernel give us the orphans among our descendants, or not (the whole process)."""
+    _libc().set_subreaper(on=on)
+
+
+def is_subreaper() -> bool:
+    """Whether it does."""
+    return _libc().get_subreaper()
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 when there is no such process."""
+    try:
+        with io.open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def children() -> list[int]:
+    """The children of this process, zombies too; none where the kernel does not list them."""
+    found: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), io.open(f"/proc/self/task/{thread}/children") as file:
+            found += map(int, file.read().split())
+    return found
+
+
+def pid_namespace(pid: int) -> int:
+    """What tells the pid namespace of a process (a zombie's too) from others; 0 without one."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def exited_child() -> int | None:
+    """A child of ours that waits to be reaped; None when there is none.  It goes on waiting."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def reap(pid: int) -> None:
+    """Reap a child that has exited; nothing happens where somebody was quicker."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
 
 def kill_and_reap(pid: int) -> None:
@@ -408,6 +478,12 @@ def has_session(master: int) -> bool:
 def set_raw(fd: int) -> None:
     """Raw mode as containerd's console package has it: cfmakeraw, but OPOST stays on."""
     attributes = termios.tcgetattr(fd)
+    _make_raw(attributes)
+    attributes[OFLAG] |= termios.OPOST
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
+def _make_raw(attributes: list[Any]) -> None:
     attributes[IFLAG] &= ~(
         termios.IGNBRK
         | termios.BRKINT
@@ -418,12 +494,45 @@ def set_raw(fd: int) -> None:
         | termios.ICRNL
         | termios.IXON
     )
-    attributes[OFLAG] |= termios.OPOST
+    attributes[OFLAG] &= ~termios.OPOST
     attributes[LFLAG] &= ~(
         termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
     )
     attributes[CFLAG] = attributes[CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
+def terminal_mode(fd: int) -> list[Any]:
+    """How a terminal is set."""
+    try:
+        return termios.tcgetattr(fd)
+    except termios.error as error:
+        raise OSError(*error.args) from error
+
+
+def raw_mode(mode: list[Any]) -> list[Any]:
+    """The same, but raw (``cfmakeraw``)."""
+    raw = [*mode[:CC], list(mode[CC])]
+    _make_raw(raw)
+    raw[CC][termios.VMIN], raw[CC][termios.VTIME] = 1, 0
+    return raw
+
+
+def set_terminal_mode(fd: int, mode: list[Any], *, from_background: bool = False) -> None:
+    """Set a terminal; what was typed ahead stays (TCSANOW).
+
+    Args:
+        fd: The terminal.
+        mode: As :func:`terminal_mode` has it.
+        from_background: Do so at once where it would otherwise stop us (SIGTTOU).
+    """
+    blocked = {signal.SIGTTOU} if from_background else ()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        termios.tcsetattr(fd, termios.TCSANOW, mode)
+    except termios.error as error:
+        raise OSError(*error.args) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def eof_character(fd: int) -> bytes:

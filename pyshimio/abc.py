@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._events import IOEvent
     from ._process import Process
     from ._stats import IOStats
-    from .io._result import DrainResult, ExitSource
+    from .io._result import DrainPolicy, DrainResult, ExitSource
 
 __all__ = ("IO", "Sink", "StartIO")
 
@@ -144,7 +144,15 @@ class IO(Protocol):
         """The child is to see the end of its input.  A latch: valid at any time."""
         ...
 
-    async def drain(self, *, exited: ExitSource | None = None) -> DrainResult:
+    async def drain(
+        self,
+        *,
+        exited: ExitSource | None = None,
+        policy: DrainPolicy = "eof",
+        exit_timeout: float | None = None,
+        linger: float = 1.0,
+        sink_timeout: float = 10.0,
+    ) -> DrainResult:
         """Wait for the exit and then for every byte that the process wrote."""
         ...
 

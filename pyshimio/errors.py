@@ -32,6 +32,7 @@ __all__ = (
     "ConsoleRuntimeExitedError",
     "ConsoleTimeoutError",
     "ConsoleTruncatedError",
+    "ContainerStateError",
     "DestinationError",
     "ExitTimeoutError",
     "FifoExistsError",
@@ -54,6 +55,7 @@ __all__ = (
     "NotAFileError",
     "NotARuntimeCommandError",
     "NotATerminalError",
+    "NotSubreaperError",
     "ProcessError",
     "RelativePathError",
     "RuntimeAnswerError",
@@ -70,6 +72,7 @@ __all__ = (
     "URINulError",
     "URISyntaxError",
     "UnknownSchemeError",
+    "UnmountError",
     "UnsupportedPlatformError",
 )
 
@@ -341,6 +344,20 @@ class RuntimeAnswerError(ShimIOError, ValueError):
     answer: bytes
 
 
+class ContainerStateError(ShimIOError, RuntimeError):
+    """A container or a process in one cannot do ``operation`` in the ``state`` that it is in."""
+
+    id: str
+    state: str
+    operation: str
+
+
+class UnmountError(ShimIOError, OSError):
+    """What is mounted below ``path`` could not be unmounted in time."""
+
+    path: str
+
+
 class ProcessError(ShimIOError):
     """A child process could not be started or followed."""
 
@@ -351,6 +368,12 @@ class SigchldIgnoredError(ProcessError, RuntimeError):
 
 class ChildReapedElsewhereError(ProcessError, ChildProcessError):
     """Something else in this process waited for our child; its status is lost."""
+
+    pid: int
+
+
+class NotSubreaperError(ProcessError, ChildProcessError):
+    """The process ``pid`` is no child of ours, so its exit status is not to be had."""
 
     pid: int
 

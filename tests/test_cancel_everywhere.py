@@ -465,7 +465,7 @@ async def test_drain(tmp_path: Path, policy: DrainPolicy) -> None:
         assert log.stat().st_size == BULK
 
     async def operation(io: IO) -> None:
-        await io.drain(policy=policy)  # type: ignore[call-arg]
+        await io.drain(policy=policy)
 
     await everywhere(operation, f"drain by {policy}", around)
 

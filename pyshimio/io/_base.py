@@ -27,7 +27,6 @@ from ..errors import (
     ExitTimeoutError,
     InvalidOptionError,
     IOStateError,
-    ProcessError,
     StreamFailedError,
 )
 from ._outlet import FifoOutlet, Outlet, SinkOutlet, make_pump
@@ -720,12 +719,8 @@ def _nothing() -> None:
 async def _exit_of(source: ExitSource) -> None:
     """Wait until whatever *source* stands for has exited; how, does not matter here."""
     if isinstance(source, Process):
-        if source.exited:  # no checkpoint: the caller's time may be up already
-            return
-        try:
-            await source.wait()
-        except ProcessError:
-            return  # gone all the same; whoever wants the status asks for it
+        if not source.exited:  # no checkpoint else: the caller's time may be up already
+            await source.gone()  # whoever wants the status asks for it
     elif isinstance(source, Awaitable):
         await source
     else:

@@ -8,18 +8,18 @@ for the container's (go-runc#31, runc#1721).
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import attrs
-from anyio import CancelScope
 
 from .. import _sys
 from .._command import Command
 from .._events import logger
 from .._fd import OwnedFd
-from ..errors import ProcessError, RuntimeFailedError
+from ..errors import RuntimeFailedError
+from ._finish import finish
 from ._records import log_entries
 
 if TYPE_CHECKING:
@@ -148,7 +148,11 @@ class Call:
         return page
 
     async def run(
-        self, io: StartIO | None = None, *, undo: Callable[[], Awaitable[None]] | None = None
+        self,
+        io: StartIO | None = None,
+        *,
+        undo: Callable[[], Awaitable[None]] | None = None,
+        patience: float = 0.0,
     ) -> Answer:
         """Start it and wait for its end.
 
@@ -158,6 +162,7 @@ class Call:
         Args:
             io: For the container; its ends are given back when the runtime has started.
             undo: Removes what a half-done command may have left.
+            patience: Seconds for a cancelled runtime to come to its end by itself.
         """
         assert self._command is not None
         if io is not None:
@@ -169,14 +174,15 @@ class Call:
             status = await process.wait()
             killed = process.raw_status is not None and process.raw_status.si_code != os.CLD_EXITED
         except BaseException:
-            await _end(process)
-            await _undo(undo)
+            await finish(partial(_end, process, patience))
+            if undo is not None:
+                await finish(partial(_undo, undo))
             raise
         finally:
             process.close()
             self._pass_log_on()
-        if killed:
-            await _undo(undo)
+        if killed and undo is not None:
+            await finish(partial(_undo, undo))
         return self._answer(status, killed=killed)
 
     def _answer(self, status: int, *, killed: bool) -> Answer:
@@ -216,16 +222,17 @@ class Call:
         self.close()
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, patience: float) -> None:
+    with anyio.move_on_after(patience):
+        await process.gone()
     process.kill()
-    with CancelScope(shield=True), anyio.move_on_after(END_SECONDS), suppress(ProcessError):
-        await process.wait()
+    with anyio.move_on_after(END_SECONDS):
+        await process.gone()
 
 
-async def _undo(undo: Callable[[], Awaitable[None]] | None) -> None:
-    if undo is not None:
-        with CancelScope(shield=True), anyio.move_on_after(END_SECONDS):
-            try:
-                await undo()
-            except Exception:  # noqa: BLE001 - what is on its way is not to be hidden behind it
-                logger.exception("a container that was half made may be left")
+async def _undo(undo: Callable[[], Awaitable[None]]) -> None:
+    with anyio.move_on_after(END_SECONDS):
+        try:
+            await undo()
+        except Exception:  # noqa: BLE001 - what is on its way is not to be hidden behind it
+            logger.exception("a container that was half made may be left")

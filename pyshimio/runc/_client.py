@@ -7,7 +7,7 @@ import os
 import signal as signals
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -36,6 +36,9 @@ T = TypeVar("T")
 
 PRIVATE = frozenset({"NOTIFY_SOCKET"})
 """What is for us and not for a runtime: it would report itself ready in our place."""
+
+PATIENCE = 10.0
+"""Seconds for a cancelled ``exec --detach``: killed, it may leave a process that nobody knows."""
 
 
 @attrs.frozen(kw_only=True)
@@ -100,6 +103,7 @@ class Runc:
         extra_files: Sequence[Descriptor] = (),
         stdin: bytes | None = None,
         undo: Callable[[], Awaitable[None]] | None = None,
+        patience: float = 0.0,
         check: bool = True,
     ) -> Answer:
         """Run any command of the runtime to its end.
@@ -111,6 +115,7 @@ class Runc:
             extra_files: Arrive as 3, 4 and so on.
             stdin: Bytes for it to read.
             undo: Called when the command was cancelled or killed: removes what is half done.
+            patience: Seconds that a cancelled command gets to end by itself before it is killed.
             check: Raise when it fails.
 
         Raises:
@@ -127,7 +132,7 @@ class Runc:
             stdin=stdin,
             captured=io is None,
         ) as call:
-            answer = await call.run(io, undo=undo)
+            answer = await call.run(io, undo=undo, patience=patience)
         if check and answer.status:
             raise answer.failure()
         return answer
@@ -227,13 +232,19 @@ class Runc:
         *,
         files: Sequence[Descriptor],
         undo: Callable[[], Awaitable[None]] | None = None,
+        patience: float = 0.0,
         check: bool = False,
     ) -> Answer:
         """:meth:`call` for what has a container's stdio, which is /dev/null without an IO."""
-        if io is not None:
-            return await self.call(*args, io=io, extra_files=files, undo=undo, check=check)
-        async with NullIO() as null:
-            return await self.call(*args, io=null, extra_files=files, undo=undo, check=check)
+        async with AsyncExitStack() as stack:
+            return await self.call(
+                *args,
+                io=io or await stack.enter_async_context(NullIO()),
+                extra_files=files,
+                undo=undo,
+                patience=patience,
+                check=check,
+            )
 
     async def _remove(self, id: str, since: datetime) -> None:  # noqa: A002
         """Remove what a half-done command has made, and nothing that was there before."""
@@ -274,6 +285,9 @@ class Runc:
         Returns:
             Its exit status; 0 with ``detach``.
 
+        Cancelled, it ends the runtime, but not a process that runs already: :class:`Exec` ends
+        that, too.  With ``detach`` it is waited for, so that the pid file says what has begun.
+
         Raises:
             RuntimeFailedError: The runtime failed.
         """
@@ -295,7 +309,9 @@ class Runc:
             _sys.unlink(path)
 
     async def _exec(self, line: Sequence[str], io: StartIO | None, options: ExecOptions) -> int:
-        answer = await self._contain(line, io, files=options.preserve_fds)
+        patience = PATIENCE if options.detach else 0.0
+        files = options.preserve_fds
+        answer = await self._contain(line, io, files=files, patience=patience)
         return _status_of(answer, detach=options.detach)
 
     async def kill(

@@ -133,6 +133,8 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "eof_character": _errors(errno.EIO),
     "line_ends": _errors(errno.EIO),
     "set_raw": _errors(errno.EIO, errno.EINTR),
+    "terminal_mode": _errors(errno.EIO),
+    "set_terminal_mode": _errors(errno.EIO, errno.EINTR),
     "get_window_size": _errors(errno.EIO),
     "set_window_size": _errors(errno.EIO, errno.EINTR),
     # Children.
@@ -156,8 +158,10 @@ SURE = frozenset(
         *{"eventfd_set", "eventfd_clear", "timerfd_set"},
         # These say no instead of raising.
         *{"isatty", "has_session", "exiting", "pipe_budget", "kill_and_reap", "sigchld_ignored"},
+        *{"parent_of", "children", "pid_namespace", "exited_child", "reap"},
+        *{"set_subreaper", "is_subreaper"},
         # No calls of the kernel, or none that pyshimio makes.
-        *{"getpid", "is_fifo", "never_blocks", "monotonic", "perf_counter", "makedirs"},
+        *{"getpid", "is_fifo", "never_blocks", "monotonic", "perf_counter", "makedirs", "raw_mode"},
     }
 )
 """The rest of :mod:`pyshimio._sys`: what never fails."""
