@@ -74,6 +74,15 @@ class _FdStream:
 class FdReceiveStream(_FdStream, ByteReceiveStream):
     """Receives from a non-blocking descriptor; the end of a terminal (EIO) is an end."""
 
+    def _read(self, max_bytes: int) -> bytes | None:
+        """What is there; None when there is nothing now; or the end is raised."""
+        try:
+            if data := _sys.read(self._fd.fileno(), max_bytes):
+                return data
+        except BlockingIOError:
+            return None
+        raise anyio.EndOfStream
+
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Up to *max_bytes* bytes, at least one; :class:`~anyio.EndOfStream` at the end."""
         if max_bytes < 1:
@@ -84,12 +93,9 @@ class FdReceiveStream(_FdStream, ByteReceiveStream):
         self._busy = True
         try:
             while True:
-                try:
-                    if data := _sys.read(self._fd.fileno(), max_bytes):
-                        return data
-                    raise anyio.EndOfStream
-                except BlockingIOError:
-                    await anyio.wait_readable(self._fd.fileno())
+                if (data := self._read(max_bytes)) is not None:
+                    return data
+                await anyio.wait_readable(self._fd.fileno())
         except OSError as error:
             if error.errno == errno.EIO and _sys.isatty(self._fd.fileno()):
                 raise anyio.EndOfStream from None

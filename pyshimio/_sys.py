@@ -349,6 +349,14 @@ def children() -> list[int]:
     return found
 
 
+def process_group(pid: int) -> int:
+    """The process group of a process (a zombie's too); 0 when there is no such process."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def pid_namespace(pid: int) -> int:
     """What tells the pid namespace of a process (a zombie's too) from others; 0 without one."""
     try:
@@ -370,6 +378,12 @@ def reap(pid: int) -> None:
     """Reap a child that has exited; nothing happens where somebody was quicker."""
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+def kill_child(pid: int) -> None:
+    """SIGKILL for a child that nobody has reaped yet; nothing happens where somebody has."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def kill_and_reap(pid: int) -> None:

@@ -158,7 +158,15 @@ SURE = frozenset(
         *{"eventfd_set", "eventfd_clear", "timerfd_set"},
         # These say no instead of raising.
         *{"isatty", "has_session", "exiting", "pipe_budget", "kill_and_reap", "sigchld_ignored"},
-        *{"parent_of", "children", "pid_namespace", "exited_child", "reap"},
+        *{
+            "parent_of",
+            "children",
+            "process_group",
+            "pid_namespace",
+            "exited_child",
+            "reap",
+            "kill_child",
+        },
         *{"set_subreaper", "is_subreaper"},
         # No calls of the kernel, or none that pyshimio makes.
         *{"getpid", "is_fifo", "never_blocks", "monotonic", "perf_counter", "makedirs", "raw_mode"},
