@@ -47,15 +47,20 @@ class SharedFile:
             "mark": mark,
         }
         self._file: LogFile | None = None
+        self._lane: Lane | None = None  # of a file that was checked and is to be opened
         self._lock = anyio.Lock()
 
     async def check(self) -> None:
-        """Raise what opening it would, and make nothing."""
-        lane = Lane(f"log file {self.path!r}")
-        try:
-            await lane.call(self._check_now, lambda _: None)
-        finally:
-            lane.close()
+        """Raise what opening it would, and make nothing; once for all of its streams."""
+        async with self._lock:
+            if self._file is None and self._lane is None:
+                lane = Lane(f"log file {self.path!r}")
+                try:
+                    await lane.call(self._check_now, lambda _: None)
+                except BaseException:
+                    lane.close()
+                    raise
+                self._lane = lane  # the thread that has looked opens it, too
 
     def _check_now(self) -> None:
         LogFile.check(
@@ -72,7 +77,7 @@ class SharedFile:
             return FileSink(self._file)
 
     async def _open(self, stream: str, hub: EventHub) -> LogFile:
-        lane = Lane(f"log file {self.path!r}")
+        lane, self._lane = self._lane or Lane(f"log file {self.path!r}"), None
         try:
             # A file system that is frozen or a server that is away stops even an open.
             file = await lane.call(self._open_now, LogFile.abandon)
@@ -97,6 +102,12 @@ class SharedFile:
 
     def _open_now(self) -> LogFile:
         return LogFile(self.path, **self._options)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """It is not to be opened after all.  Idempotent."""
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
 
 
 class FileOutlet:
@@ -125,6 +136,7 @@ class FileOutlet:
         then()
 
     def close(self) -> None:
+        self._shared.close()
         if self._sink is not None:
             self._sink.close()
 
