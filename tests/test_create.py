@@ -615,3 +615,17 @@ async def test_a_directory_is_no_stdin(tmp_path: Path) -> None:
         await create_io(Stdio(stdin=str(tmp_path), stdout="null:"))
     assert caught.value.errno == errno.EISDIR
     assert caught.value.path == str(tmp_path)
+
+
+async def test_stdin_of_the_caller(tmp_path: Path) -> None:
+    """Whoever asks for it writes stdin, whatever becomes of the output; but not two at once."""
+    for stdio in (Stdio(stdout=f"file://{tmp_path}/log"), Stdio()):
+        async with await create_io(stdio, stdin_stream=True) as io:
+            process = await io.spawn(["cat"])
+            assert io.stdin is not None
+            await io.stdin.send(b"typed")
+            io.close_stdin()
+            assert await process.wait() == 0
+    assert (tmp_path / "log").read_bytes() == b"typed"
+    with pytest.raises(InvalidOptionError, match="cannot be written"):
+        await create_io(Stdio(stdin="/dev/null"), stdin_stream=True)

@@ -48,6 +48,7 @@ async def create_io(  # noqa: D417 - groups of options share a line
     chown: Chown = "strict",
     client_timeout: float | None = CLIENT_TIMEOUT,
     ring: int | None = None,
+    stdin_stream: bool = False,
     on_error: OnError = "drop",
     mark: bool = False,
     nofollow: bool = False,
@@ -87,6 +88,8 @@ async def create_io(  # noqa: D417 - groups of options share a line
         client_timeout: Seconds to wait for a FIFO's first client; None waits for ever.
         ring: None blocks the child while a FIFO is full and its client away.  A number of
             bytes lets it go on: the newest that many are kept, and no client is waited for.
+        stdin_stream: Whether the caller is the one to write stdin, which then has no source in
+            *stdio*: :attr:`~PipeIO.stdin` is a stream.  A terminal without a source has it anyway.
         on_error, mark, nofollow, inline: As for :class:`FileIO`.
         env, cwd, ready_timeout, strict, on_death, max_restarts, logger_grace, handover: As for
             :meth:`BinaryIO.start`.
@@ -118,13 +121,18 @@ async def create_io(  # noqa: D417 - groups of options share a line
     for option, number in (("ring", ring), ("client_timeout", client_timeout)):
         if number is not None and not number >= 0:
             raise InvalidOptionError(f"{option} is 0 or more, not {number!r}", option=option)
+    if stdin_stream and stdin is not None:
+        raise InvalidOptionError(
+            f"stdin comes from {stdio.stdin}, so it cannot be written here; leave out either",
+            option="stdin_stream",
+        )
     loggers: dict[StdioURI, tuple[str, ...]] = {}
     for stream, uri in outputs.items():
         if uri.scheme in LOGGERS:
             loggers[uri] = (*loggers.get(uri, ()), stream)
     for uri in loggers:
         check_logger(uri, id=id, namespace=namespace, env=env or {}, cwd=cwd, on_death=on_death)
-    if not (outputs or stdin or stdio.terminal):
+    if not (outputs or stdin or stdin_stream or stdio.terminal):
         return NullIO(grace=grace, on_exit=on_exit)
     routes = _Routes(client_timeout=client_timeout, ring=ring, id=id, namespace=namespace)
     io: PipeIO | ConsoleIO | None = None
@@ -158,7 +166,7 @@ async def create_io(  # noqa: D417 - groups of options share a line
                 piped,
                 uid,
                 gid,
-                stdin=isinstance(source, FifoHandle),
+                stdin=stdin_stream or isinstance(source, FifoHandle),
                 stdout="stdout" in outputs and not (handover and outputs["stdout"] in loggers),
                 stderr="stderr" in outputs and not (handover and outputs["stderr"] in loggers),
                 chown=chown,
