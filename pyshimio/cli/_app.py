@@ -1,15 +1,19 @@
-"""What can be written on the command line, and nothing of what it does."""
+"""What can be written on the command line, and nothing of what it does.
+
+The commands for containers alone are in ``_container_commands``.
+"""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from .. import __version__
 from . import FAILED
+from ._container_commands import attach, bundle, exec_, rm, runtime_options
 from ._say import ensure_stdio, say
 
 if TYPE_CHECKING:
@@ -46,7 +50,31 @@ def app(context: click.Context) -> None:
         raise click.UsageError("what to do? pyshimio run -- COMMAND; pyshimio --help says more")
 
 
+for command in (attach, bundle, exec_, rm):
+    app.add_command(command)
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--bundle",
+    metavar="DIR",
+    help="Run the container of this OCI bundle; what follows the options is its ID.",
+)
+@click.option(
+    "--fifo-dir",
+    metavar="DIR",
+    help="With --bundle: its stdio is FIFOs there, for `pyshimio attach DIR`.",
+)
+@click.option(
+    "--linger",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="With --fifo-dir: how long a client may take to read the rest when it has ended.",
+)
+@runtime_options
+@click.option("--interactive", "-i", is_flag=True, help="With --bundle: it has a stdin.")
 @click.option("--log-uri", metavar="URI", help="Where stdout and stderr go, both.")
 @click.option("--log-file", metavar="PATH", help="The same for a file, which is appended to.")
 @click.option(
@@ -76,9 +104,15 @@ def app(context: click.Context) -> None:
 @click.option("--stats", is_flag=True, help="At the end, a table of what was moved, on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object, on stderr.")
 @click.option("--uvloop", is_flag=True, help="Use the uvloop event loop.")
-@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", metavar="-- COMMAND... | ID", nargs=-1, type=click.UNPROCESSED)
 def run(
     *,
+    bundle: str | None,
+    fifo_dir: str | None,
+    linger: float,
+    runtime: str,
+    root: str | None,
+    interactive: bool,
     log_uri: str | None,
     log_file: str | None,
     stdin: str | None,
@@ -93,7 +127,7 @@ def run(
     uvloop: bool,
     command: tuple[str, ...],
 ) -> int:
-    """Run COMMAND and take its stdio where you say.
+    """Run COMMAND, or the container of a bundle, and take its stdio where you say.
 
     A URI is file:///path, fifo:///path (or a bare path), binary:///path/of/logger?key=value,
     null: or a scheme of an installed package.  A stream that is not named is ours.
@@ -101,7 +135,12 @@ def run(
     The exit status is the child's, 128+n when signal n killed it; 125 for a failure of
     pyshimio, 126 and 127 when COMMAND cannot be executed or found.  TERM, HUP, INT, QUIT,
     USR2 and WINCH are passed on to the child; USR1 opens log files anew.
+
+    With --bundle, a container is made, started, waited for and deleted; --tty and --interactive
+    connect our terminal or our stdin.  With --fifo-dir its stdio is for `pyshimio attach`.
     """
+    if not command and bundle is not None:
+        raise click.UsageError("no ID for the container; write it behind the options")
     if not command:
         raise click.UsageError("no command; write it at the end, behind --")
     both = [name for name, value in (("--log-uri", log_uri), ("--log-file", log_file)) if value]
@@ -111,12 +150,23 @@ def run(
     for name, value in (("--log-file", log_file), ("--log-uri", log_uri), ("--id", id)):
         if value == "":
             raise click.UsageError(f"{name} is empty")
+    if bundle is not None:
+        foreign = {"--stdin": stdin, "--stdout": stdout, "--stderr": stderr, "--id": id}
+        for name, value in foreign.items():
+            if value is not None:
+                raise click.UsageError(f"{name} and --bundle exclude each other")
+        if fifo_dir is not None and both:
+            raise click.UsageError(f"{both[0]} and --fifo-dir exclude each other")
+        if len(command) > 1:
+            raise click.UsageError("a bundle says what to run; write only the container's ID")
+    else:
+        chosen = {"--fifo-dir": fifo_dir, "--root": root, "--interactive": interactive}
+        for name in (name for name, given in chosen.items() if given):
+            raise click.UsageError(f"{name} needs --bundle")
     if tty and stderr is not None:
         raise click.UsageError("a terminal has no stderr of its own; leave out --stderr or --tty")
     _need("uvloop", "--uvloop", "uvloop", wanted=uvloop)
     _need("rich", "--stats without --json", "cli", wanted=stats and not as_json)
-
-    from .run import Options, supervise  # noqa: PLC0415 - the library, once the line is right
 
     if log_file is not None:
         from .._stdio import StdioURI  # noqa: PLC0415
@@ -126,6 +176,34 @@ def run(
     if log_uri is not None:
         stdout = log_uri
         stderr = None if tty else log_uri
+    report: Literal["json", "table"] | None = "json" if as_json else "table" if stats else None
+    if bundle is not None:
+        from .._stdio import Stdio  # noqa: PLC0415 - the library, once the line is right
+        from ._foreground import Options as Foreground  # noqa: PLC0415
+        from .container import ContainerOptions, run_container  # noqa: PLC0415
+
+        return run_container(
+            ContainerOptions(
+                id=command[0],
+                bundle=bundle,
+                runtime=runtime,
+                root=root,
+                log=None if stdout is None else Stdio(stdout=stdout, stderr=stderr or ""),
+                fifo_dir=fifo_dir,
+                linger=linger,
+                foreground=Foreground(
+                    tty=tty,
+                    # Who looks at our terminal types there, too.
+                    interactive=interactive or (tty and stdout is None and fifo_dir is None),
+                    namespace=namespace,
+                    drain=drain or ("exited" if tty else "eof"),
+                    report=report,
+                    uvloop=uvloop,
+                ),
+            )
+        )
+    from .run import Options, supervise  # noqa: PLC0415
+
     return supervise(
         Options(
             command=command,
@@ -136,7 +214,7 @@ def run(
             namespace=namespace,
             tty=tty,
             drain=drain or ("exited" if tty else "eof"),
-            report="json" if as_json else "table" if stats else None,
+            report=report,
             uvloop=uvloop,
         )
     )

@@ -20,7 +20,7 @@ from .._streams import FdReceiveStream
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from ..io.console import ConsoleIO
+    from ..io._base import BaseIO
 
 __all__ = ("OurTerminal", "relay_input")
 
@@ -81,8 +81,8 @@ class OurTerminal:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-async def relay_input(io: ConsoleIO) -> None:
-    """Type what comes from our stdin into the child's terminal; pass on its end."""
+async def relay_input(io: BaseIO) -> None:
+    """Send what comes from our stdin to the child's, or type it there; pass on its end."""
     assert io.stdin is not None
     own = _open_again()
     try:
@@ -94,7 +94,7 @@ async def relay_input(io: ConsoleIO) -> None:
             await io.stdin.send(data)
         io.close_stdin()
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # the child's terminal is gone
+        pass  # nobody is there any more
     finally:
         if own is not None:
             own.close()

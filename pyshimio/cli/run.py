@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 import attrs
 
 from .. import _sys
 from .._command import Command
-from .._events import IOEvent, SinkFailed
 from .._stdio import Stdio, scheme_of
-from ..errors import (
-    CommandNotExecutableError,
-    CommandNotFoundError,
-    ShimIOError,
-    StreamFailedError,
-)
+from ..errors import ShimIOError, StreamFailedError
 from ..io._outlet import SinkOutlet
 from ..io.console import ConsoleIO
 from ..io.create import create_io
@@ -32,6 +24,7 @@ from ._report import Report
 from ._say import say, write_stderr
 from ._signals import HANDLED, from_kernel, hold_back, listen
 from ._terminal import OurTerminal, relay_input
+from ._trouble import complain, say_bugs, say_what_goes_wrong, status_for
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -41,9 +34,6 @@ if TYPE_CHECKING:
     from ..io._result import DrainResult
 
 __all__ = ("Drain", "Options", "supervise")
-
-NOT_EXECUTABLE = 126
-NOT_FOUND = 127
 
 Drain: TypeAlias = Literal["eof", "exited", "keep"]
 
@@ -75,7 +65,7 @@ def supervise(options: Options) -> int:
     """Run the command and return the exit status of ``pyshimio run``."""
     wanted = HANDLED | {signal.SIGTSTP} if options.tty else HANDLED
     numbers = hold_back(wanted)
-    logging.getLogger("pyshimio").addHandler(_Say())
+    say_what_goes_wrong()
     return anyio.run(_Run(options, numbers).main, backend_options={"use_uvloop": options.uvloop})
 
 
@@ -97,7 +87,7 @@ class _Run:
         self._group: TaskGroup
 
     async def main(self) -> int:
-        asyncio.get_running_loop().set_exception_handler(_say_bug)
+        say_bugs()
         began = _sys.monotonic()
         status = FAILED
         self._phase = anyio.CancelScope()
@@ -108,7 +98,7 @@ class _Run:
             except (ShimIOError, OSError) as error:
                 # Caught in here: the group would wrap it.
                 say(str(error))
-                status = _status_for(error)
+                status = status_for(error)
             self._over = True
             self._group.cancel_scope.cancel()
         self._report(status, _sys.monotonic() - began)
@@ -145,7 +135,7 @@ class _Run:
                 say(str(error))
         if self._phase.cancelled_caught:
             say("interrupted; what was left of the output is lost")
-        self._complain()
+        complain(self._result)
         assert process.status is not None
         return process.status
 
@@ -265,24 +255,6 @@ class _Run:
 
     # -- what there is to say -----------------------------------------------------------
 
-    def _complain(self) -> None:
-        """Say what of the output has not arrived."""
-        result = self._result
-        if result is None or result.complete:
-            return
-        for stream in ("stdout", "stderr"):
-            one = getattr(result, stream)
-            if one is not None and one.dropped:
-                say(f"{stream}: {one.dropped} bytes were dropped")
-            elif one is not None and not one.finished:
-                say(f"{stream}: its destination was not ready for all of it in time")
-        if result.logger_stopped:
-            say("the logger did not end by itself, and was ended")
-        elif result.logger_ended is False:
-            say("the logger has not ended in time")
-        elif result.logger_status:
-            say(f"the logger ended with status {result.logger_status}")
-
     def _report(self, status: int, seconds: float) -> None:
         if self._options.report is None or self._process is None or self._io is None:
             return
@@ -297,31 +269,3 @@ class _Run:
         )
         asked = self._options.report
         write_stderr(report.as_table() if asked == "table" else report.as_json() + "\n")
-
-
-class _Say(logging.Handler):
-    """What goes wrong while the child runs, as the library's logger has it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        event = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        if isinstance(event, SinkFailed):
-            if not event.final:  # else the drain says it
-                say(f"{event.stream}: {event.error}; its output is dropped until that is over")
-        elif isinstance(event, IOEvent):
-            facts = attrs.asdict(event)
-            del facts["stream"]
-            what = ", ".join(f"{name} {value}" for name, value in facts.items())
-            say(f"{event.stream}: {type(event).__name__} ({what})")
-        else:
-            say(record.getMessage())
-
-
-def _say_bug(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Asyncio would print a traceback."""
-    say(f"internal error: {context['message']}: {context.get('exception')!r}")
-
-
-def _status_for(error: Exception) -> int:
-    if isinstance(error, CommandNotFoundError):
-        return NOT_FOUND
-    return NOT_EXECUTABLE if isinstance(error, CommandNotExecutableError) else FAILED

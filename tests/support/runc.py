@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-APPLETS = ("sh", "cat", "echo", "stty", "sleep", "seq", "id", "stat", "dd", "wc", "tty", "true")
+APPLETS = (
+    *("sh", "cat", "echo", "stty", "sleep", "seq", "id", "stat", "dd", "wc", "tty", "true", "pwd"),
+    *("kill", "grep"),
+)
 RUNTIME_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -44,20 +47,13 @@ class Runtime:
         terminal: bool = False,
         uid: int = 0,
         program: str = "runc",
+        name: str = "c",
     ) -> Runtime:
         """A bundle whose container runs *args*; nothing is started."""
-        found = _fitting(program, where)
-        busybox = shutil.which("busybox")
+        found = fitting(program, where)
         assert found is not None
-        assert busybox is not None
         bundle = where / "bundle"
-        binaries = bundle / "rootfs" / "bin"
-        binaries.mkdir(parents=True)
-        for name in ("proc", "dev", "sys"):
-            (bundle / "rootfs" / name).mkdir()
-        shutil.copy(busybox, binaries / "busybox")
-        for applet in APPLETS:
-            (binaries / applet).symlink_to("busybox")
+        make_rootfs(bundle / "rootfs")
         subprocess.run([found, "spec"], cwd=bundle, check=True)
         config = json.loads((bundle / "config.json").read_text())
         _edit(config, list(args), terminal=terminal, uid=uid)
@@ -68,7 +64,7 @@ class Runtime:
             bundle=str(bundle),
             pid_file=str(where / "pid"),
             log=str(where / "log.txt"),
-            name=f"c{os.getpid()}",
+            name=f"{name}{os.getpid()}",
         )
 
     def command(self, verb: str, *options: str, **more: Any) -> Command:
@@ -109,13 +105,27 @@ class Runtime:
                 )
 
 
+def make_rootfs(where: Path) -> Path:
+    """A root directory with a busybox in it."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    binaries = where / "bin"
+    binaries.mkdir(parents=True)
+    for name in ("proc", "dev", "sys"):
+        (where / name).mkdir()
+    shutil.copy(busybox, binaries / "busybox")
+    for applet in APPLETS:
+        (binaries / applet).symlink_to("busybox")
+    return where
+
+
 CRUN = """#!/bin/sh
 exec unshare -mC sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec crun "$@"' crun "$@"
 """
 """crun refuses hosts that have both kinds of cgroups; each of its commands gets another view."""
 
 
-def _fitting(program: str, where: Path) -> str | None:
+def fitting(program: str, where: Path) -> str | None:
     """The runtime's path; for crun that of a script, where the host is not to its taste."""
     found = shutil.which(program, path=RUNTIME_PATH)
     if program != "crun" or os.path.exists("/sys/fs/cgroup/cgroup.controllers"):

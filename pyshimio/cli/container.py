@@ -1,0 +1,156 @@
+"""``pyshimio run --bundle``: a container from its creation to the last thing cleared away."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .._fifo import FifoHandle
+from ..client import FifoSet
+from ..runc import Bundle, Container, Runc, Subreaper
+from ._control import SOCKET, Control
+from ._foreground import in_foreground
+from ._record import Record
+from ._trouble import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from .._stdio import Stdio
+    from ..io._base import BaseIO
+    from ._foreground import Foreground, Options
+
+__all__ = ("ATTACHED", "ContainerOptions", "clear", "run_container")
+
+ATTACHED = "attached.lock"
+"""Held by the one client of a directory of FIFOs."""
+
+
+@attrs.frozen(kw_only=True)
+class ContainerOptions:
+    """The command line."""
+
+    id: str
+    bundle: str
+    runtime: str
+    root: str | None
+    log: Stdio | None
+    fifo_dir: str | None
+    linger: float
+    foreground: Options
+
+
+def run_container(options: ContainerOptions) -> int:
+    """Run it and return the exit status of ``pyshimio run``."""
+    run = _Run(options)
+    return in_foreground(run.foreground_options, run.live)
+
+
+class _Run:
+    def __init__(self, options: ContainerOptions) -> None:
+        self._options = options
+        self._directory = None if options.fifo_dir is None else os.path.abspath(options.fifo_dir)
+        fifos = self._directory is not None
+        # Where its stdio is a client's, ours is not asked for.
+        self.foreground_options = attrs.evolve(
+            options.foreground, interactive=options.foreground.interactive and not fifos
+        )
+
+    async def live(self, foreground: Foreground) -> int:
+        """The whole of it."""
+        options = self._options
+        bundle = Bundle.read(options.bundle)
+        if bundle.terminal != options.foreground.tty:
+            raise Refusal(
+                f"the bundle {bundle.path} has a terminal; say -t"
+                if bundle.terminal
+                else f"-t needs a bundle whose process has a terminal, and {bundle.path} has none"
+            )
+        with Record.of(options.runtime, options.root, options.id) as record:
+            record.take(
+                id=options.id,
+                bundle=bundle.path,
+                runtime=options.runtime,
+                root=options.root,
+                directory=self._directory,
+            )
+            try:
+                async with Subreaper(orphans=True):
+                    if self._directory is None:
+                        return await self._in_front(foreground, bundle, record)
+                    return await self._behind_fifos(foreground, bundle, record, self._directory)
+            finally:
+                record.remove()
+
+    async def _in_front(self, foreground: Foreground, bundle: Bundle, record: Record) -> int:
+        options = self._options
+        io = await foreground.stdio(
+            options.log,
+            owner=bundle.outside(bundle.uid, bundle.gid),
+            id=options.id,
+        )
+        return await foreground.follow(partial(self._create, io, record), io)
+
+    async def _behind_fifos(
+        self, foreground: Foreground, bundle: Bundle, record: Record, directory: str
+    ) -> int:
+        options = self._options
+        with FifoSet.create(
+            options.id,
+            terminal=bundle.terminal,
+            directory=directory,
+            stdin=options.foreground.interactive,
+        ) as fifos:
+            io = await foreground.stdio(
+                fifos.stdio,
+                owner=bundle.outside(bundle.uid, bundle.gid),
+                id=options.id,
+            )
+
+            async def create() -> Container:
+                # No client is waited for: what it writes stays in its FIFOs until one comes.
+                with _reading(fifos.stdio):
+                    return await self._create(io, record)
+
+            try:
+                return await foreground.follow(
+                    create,
+                    io,
+                    beside=lambda container: Control(
+                        directory, container, fifos.stdio, foreground.drained
+                    ).served(),
+                    linger=options.linger,
+                )
+            finally:
+                clear(directory)
+
+    async def _create(self, io: BaseIO, record: Record) -> Container:
+        options = self._options
+        runc = Runc(program=options.runtime, root=options.root)
+        return await Container.create(
+            runc, options.id, options.bundle, io=io, directory=record.make_directory("pids")
+        )
+
+
+@contextmanager
+def _reading(stdio: Stdio) -> Generator[None]:
+    """Have the outputs' FIFOs open for reading, as a client has."""
+    with ExitStack() as stack:
+        for path in filter(None, (stdio.stdout, stdio.stderr)):
+            handle = FifoHandle(path)
+            try:
+                stack.callback(handle.open_reader().close)
+            finally:
+                handle.close()
+        yield
+
+
+def clear(directory: str) -> None:
+    """Remove what is beside the FIFOs."""
+    for name in (SOCKET, ATTACHED):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))

@@ -1,0 +1,88 @@
+"""The programs of the documentation, run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyshimio.client import FifoSet
+from support.children import GUARD
+from support.runc import Runtime
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+
+def start(name: str, *args: str) -> subprocess.Popen[str]:
+    """One of them, as a process of its own."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *args]
+    return subprocess.Popen(
+        command,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_supervise(tmp_path: Path) -> None:
+    """One ends well, one fails three times, one is ended; all that they said is in their logs."""
+    with start("supervise.py", str(tmp_path), "1.5") as process:
+        try:
+            out, err = process.communicate(timeout=GUARD)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert sorted(out.splitlines()) == [
+        *(f"crasher: attempt {n} ended with 3, complete: True" for n in range(3)),
+        "greeter: attempt 0 ended with 0, complete: True",
+    ]
+    assert (tmp_path / "crasher.log").read_text() == "trying\n" * 3
+    assert sorted((tmp_path / "greeter.log").read_text().split()) == ["done", "hello"]
+    assert re.fullmatch(r"(tick\n)+", (tmp_path / "clock.log").read_text())
+
+
+def test_attach(tmp_path: Path) -> None:
+    """Three visits see all of it, once, in order."""
+    with start("attach.py", str(tmp_path / "fifos")) as process:
+        try:
+            out, err = process.communicate(timeout=GUARD)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert out == "first\nsecond\nthird\n"
+    assert not (tmp_path / "fifos").exists()
+
+
+@pytest.mark.runtime("runc", "busybox")
+def test_shim(tmp_path: Path) -> None:
+    """It runs a real container behind FIFOs, and tells who has exited."""
+    runtime = Runtime.make(tmp_path, ["sh", "-c", "echo up; cat; exit 3"])
+    with FifoSet.create("c", directory=tmp_path / "fifos") as fifos:
+        stdio = fifos.stdio
+        args = (runtime.root, runtime.bundle, runtime.name, stdio.stdin, stdio.stdout, stdio.stderr)
+        with start("shim.py", *args) as shim, open(stdio.stdout) as out, open(stdio.stderr) as err:
+            assert out.readline() == "up\n"
+            assert shim.stdout is not None
+            probe = json.loads(shim.stdout.readline())
+            os.kill(_init(runtime), 9)
+            assert (out.read(), err.read()) == ("", "")
+            init = json.loads(shim.stdout.readline())
+            assert shim.wait(GUARD) == 137
+            assert shim.stderr is not None
+            assert shim.stderr.read() == ""
+    assert (probe["id"], probe["status"]) == ("probe", 0)
+    assert (init["id"], init["status"]) == (runtime.name, 137)
+    assert not runtime.exists()
+
+
+def _init(runtime: Runtime) -> int:
+    command = [runtime.program, "--root", runtime.root, "state", runtime.name]
+    state = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    pid: int = state["pid"]
+    return pid
