@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import bulk, crowd, echo, shim, spawn
+from . import bulk, containers, crowd, echo, shim, spawn
 from .rounds import take_turns
 from .stage import GO, Stage
 
@@ -34,6 +34,9 @@ ROWS: dict[str, Callable[[Stage], Row]] = {
     "crowd": crowd.crowd,
     "memory": crowd.memory,
     "shim": shim.shim,
+    "lives": containers.lives,
+    "execs": containers.execs,
+    "idle": containers.idle,
 }
 ROUNDS = 9
 
