@@ -32,7 +32,7 @@ from pyshimio.errors import (
 )
 from support.cancel import cancel_everywhere
 from support.children import GUARD, cancelled, until
-from support.faults import every_failure
+from support.faults import every_failure, fail_syscall
 from support.fifos import Shim
 
 if TYPE_CHECKING:
@@ -641,6 +641,51 @@ async def test_stdin(tmp_path: Path, kind: str) -> None:
     assert sink.data == BULK
     assert stats is not None
     assert (stats.bytes_in, stats.bytes_out, stats.dropped) == (len(BULK), len(BULK), 0)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+async def test_a_stdin_that_may_not_be_opened_again(
+    tmp_path: Path, fifos: FifoSet, kind: str
+) -> None:
+    """Somebody else's terminal or pipe is read as it is, to its end or until it hangs up."""
+    process_stdin = os.open(fifos.stdio.stdin, os.O_RDONLY | os.O_NONBLOCK)
+    peer = Peer(kind, tmp_path)
+    with fail_syscall("reopen", error=errno.EACCES) as calls:
+        async with attach(fifos, stdin=peer.source) as attached:
+            await peer.type(b"typed", lambda: _sys.unread(process_stdin) == 5)
+            with anyio.fail_after(GUARD):
+                await attached.stdin_ended.wait()
+    assert calls.failed == "reopen"
+    assert os.read(process_stdin, 100) == b"typed"
+    os.close(process_stdin)
+    peer.close()
+
+
+async def test_a_rival_who_reads_the_same_stdin(
+    fifos: FifoSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody else has read first is no end, and holds up nothing that comes later."""
+    process_stdin = os.open(fifos.stdio.stdin, os.O_RDONLY | os.O_NONBLOCK)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    real, stolen = _sys.read, threading.Event()
+
+    def steal(fd: int, size: int) -> bytes:
+        if not stolen.is_set():
+            stolen.set()
+            os.read(fd, size)
+        return real(fd, size)
+
+    with ours, theirs, monkeypatch.context() as patch:
+        patch.setattr(_sys, "read", steal)
+        async with attach(fifos, stdin=ours) as attached:
+            theirs.send(b"stolen")
+            await until(stolen.is_set)
+            theirs.send(b"ours")
+            await until(lambda: _sys.unread(process_stdin) == 4)
+            assert not attached.stdin_ended.is_set()
+    assert os.read(process_stdin, 100) == b"ours"
+    os.close(process_stdin)
 
 
 async def test_stdin_from_a_stream_of_objects(fifos: FifoSet) -> None:

@@ -53,7 +53,7 @@ def attach(  # noqa: D417 - outputs share a line
 
     Args:
         fifos: Whose.
-        stdin: A descriptor or a stream.  A description of the caller's keeps its flags.
+        stdin: A descriptor or a stream of bytes, which stays the caller's, its flags included.
         stdout, stderr: Descriptors, which stay the caller's, or sinks, which are closed with
             their streams.  None leaves that FIFO alone.  A terminal has no stderr: with
             ``terminal=True`` in *fifos* that one is not used.
