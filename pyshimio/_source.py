@@ -78,10 +78,12 @@ class PipeSource(Source):
 
     Attributes:
         over: What is there is the last, although somebody could still write.
+        lines: It is a terminal, of which each read gets one line, although more may wait.
     """
 
     spliceable = True
     over: bool = False
+    lines: bool = False
 
     def read(self, size: int) -> bytes | None:
         data = super().read(size)
@@ -92,7 +94,7 @@ class PipeSource(Source):
         # is empty; a signal ends its sleep only, and we never sleep.  (Splices may stop
         # earlier, so they ask again.)  Every write after a read that came back short makes an
         # edge of its own, but the last writer's goodbye may have made its edge already.
-        return got < size and not self.hung_up
+        return got < size and not self.hung_up and not self.lines
 
     def waiting(self) -> int:
         return _sys.unread(self.fd.fileno())

@@ -814,6 +814,21 @@ async def test_another_terminal_is_typed_in() -> None:
         os.close(slave)
 
 
+async def test_lines_of_another_terminal(tmp_path: Path) -> None:
+    """Each read of a terminal gets one line; those that wait behind it are typed as well."""
+    master, slave = os.openpty()
+    try:
+        os.write(master, b"one\ntwo\nthree\n")
+        stdin = f"file://{os.ttyname(slave)}"
+        async with await create_io(Stdio(stdin=stdin, terminal=True)) as io:
+            process = await io.spawn(["sh", "-c", "read a && read b && read c"])
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
 async def test_close_stdin_ends_a_file_that_is_typed_in() -> None:
     """Who has heard enough of an endless file says so, and the end is typed."""
     async with await create_io(Stdio(stdin="file:///dev/zero", terminal=True)) as io:

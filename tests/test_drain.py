@@ -380,3 +380,16 @@ async def test_drain_of_nothing() -> None:
         assert result.complete
         assert result.streams == ()
         assert (result.unread, result.abandoned, result.holders_left) == (0, 0, False)
+
+
+async def test_a_pidfd_of_the_callers_stays_as_it_is() -> None:
+    """Waiting for it sets no flag on a description that is not ours."""
+    async with await Command(["true"]).start() as process, PipeIO(stdin=False) as io:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            assert os.get_blocking(pidfd)
+            await io.drain(exited=pidfd)
+            assert os.get_blocking(pidfd)
+        finally:
+            os.close(pidfd)
+        await process.wait()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 from anyio import CancelScope
 
+from .. import _sys
 from .._command import Command
 from .._events import BytesAbandoned, EventHub, IOEvent
 from .._fd import OwnedFd, duplicate
@@ -724,9 +725,17 @@ async def _exit_of(source: ExitSource) -> None:
     elif isinstance(source, Awaitable):
         await source
     else:
-        # A number of our own: one descriptor has room for one waiter in a loop.
+        # A number of our own: one descriptor has room for one waiter in a loop.  And not in the
+        # loop itself: uvloop would make the caller's description non-blocking.
         pidfd = duplicate(source)
+        exited = anyio.Event()
         try:
-            await anyio.wait_readable(pidfd.fileno())
+            watch = Poller.current().watch(
+                pidfd.fileno(), _sys.EPOLLIN, lambda _events: exited.set()
+            )
+            try:
+                await exited.wait()
+            finally:
+                watch.close()
         finally:
             pidfd.close()

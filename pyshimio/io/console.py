@@ -262,12 +262,12 @@ class ConsoleIO(LoggedIO):
         status = _sys.fstat(file.fileno())
         if stat.S_ISCHR(status.st_mode) and not _sys.never_blocks(status):
             _sys.set_nonblocking(file.fileno())  # a terminal, in a description of our own
-            self._device = self._copy_typing(file)
+            self._device = self._copy_typing(file, lines=True)
         else:
             self._feed = Feed(file)
             self._copy_typing(self._feed.reader)
 
-    def _copy_typing(self, reader: OwnedFd) -> PipeSource:
+    def _copy_typing(self, reader: OwnedFd, *, lines: bool = False) -> PipeSource:
         assert self.console is not None
         try:
             sink = self.console.sink()
@@ -276,6 +276,7 @@ class ConsoleIO(LoggedIO):
             raise
         typed = self._stdin_eof == "eof_char"
         source = TypedEnd(reader, sink) if typed else PipeSource(reader)
+        source.lines = lines
         pump = self._pumps["stdin"] = LoopPump(
             "stdin",
             source,
