@@ -491,10 +491,24 @@ def has_session(master: int) -> bool:
 
 def set_raw(fd: int) -> None:
     """Raw mode as containerd's console package has it: cfmakeraw, but OPOST stays on."""
-    attributes = termios.tcgetattr(fd)
+    attributes = _attributes(fd)
     _make_raw(attributes)
     attributes[OFLAG] |= termios.OPOST
-    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+    _set_attributes(fd, attributes)
+
+
+def _attributes(fd: int) -> list[Any]:
+    try:
+        return termios.tcgetattr(fd)
+    except termios.error as error:  # which is no OSError
+        raise OSError(*error.args) from error
+
+
+def _set_attributes(fd: int, attributes: list[Any]) -> None:
+    try:
+        termios.tcsetattr(fd, termios.TCSANOW, attributes)
+    except termios.error as error:
+        raise OSError(*error.args) from error
 
 
 def _make_raw(attributes: list[Any]) -> None:
@@ -517,10 +531,7 @@ def _make_raw(attributes: list[Any]) -> None:
 
 def terminal_mode(fd: int) -> list[Any]:
     """How a terminal is set."""
-    try:
-        return termios.tcgetattr(fd)
-    except termios.error as error:
-        raise OSError(*error.args) from error
+    return _attributes(fd)
 
 
 def raw_mode(mode: list[Any]) -> list[Any]:
@@ -542,16 +553,14 @@ def set_terminal_mode(fd: int, mode: list[Any], *, from_background: bool = False
     blocked = {signal.SIGTTOU} if from_background else ()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
-        termios.tcsetattr(fd, termios.TCSANOW, mode)
-    except termios.error as error:
-        raise OSError(*error.args) from error
+        _set_attributes(fd, mode)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def eof_character(fd: int) -> bytes:
     """What ends input on this terminal (VEOF), or ``b""`` when lines are not assembled."""
-    attributes = termios.tcgetattr(fd)
+    attributes = _attributes(fd)
     if not attributes[LFLAG] & termios.ICANON:
         return b""
     character = attributes[CC][termios.VEOF]
@@ -560,7 +569,7 @@ def eof_character(fd: int) -> bytes:
 
 def line_ends(fd: int) -> set[bytes]:
     """The characters that leave no unfinished line behind when they are typed."""
-    attributes = termios.tcgetattr(fd)
+    attributes = _attributes(fd)
     special = (
         termios.VEOF,
         termios.VEOL,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from pyshimio import _sys
 from pyshimio.client import RawTerminal
 from pyshimio.errors import IOStateError
 from support.children import GUARD, cancelled
@@ -411,3 +412,15 @@ anyio.run(main)
         pty.expect(b"50x132;")
         assert child.wait(GUARD) == 0
     assert pty.mode == pty.cooked
+
+
+def test_what_is_no_terminal() -> None:
+    """What termios refuses is an OSError, as all that the kernel refuses."""
+    reader, writer = os.pipe()
+    try:
+        for call in (_sys.set_raw, _sys.eof_character, _sys.line_ends, _sys.terminal_mode):
+            with pytest.raises(OSError, match="ioctl"):
+                call(reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
