@@ -36,9 +36,18 @@ class Children:
             _current.set(children)
         return children
 
+    @property
+    def expected(self) -> bool:
+        """Whether somebody waits for a child whose pid is not known yet."""
+        return bool(self._expecting)
+
+    def follows(self, pid: int) -> bool:
+        """Whether somebody waits for *pid*."""
+        return pid in self._pids
+
     def claims(self, pid: int) -> bool:
-        """Whether somebody waits for *pid*, or for a child whose pid is not known yet."""
-        return bool(self._expecting) or pid in self._pids
+        """Whether somebody waits for *pid*, or may do so yet."""
+        return self.expected or self.follows(pid)
 
     def follow(self, pid: int) -> None:
         """Somebody waits for *pid* from now on."""

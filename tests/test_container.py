@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import subprocess
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import anyio
 import attrs
 import pytest
 
-from pyshimio import ConsoleIO, FileIO, PipeIO, Stdio
+from pyshimio import ConsoleIO, FileIO, PipeIO, Stdio, _sys, create_io
+from pyshimio._children import Children
 from pyshimio.client import FifoSet
 from pyshimio.errors import (
     ChildReapedElsewhereError,
@@ -32,31 +34,18 @@ from pyshimio.errors import (
 )
 from pyshimio.runc import Container, ExecOptions, Exits, Subreaper
 from support.children import GUARD, CancelKind, exists, until
-from support.containers import SLEEP, Scene, containers
+from support.containers import RUNTIMES, SLEEP, Scene, containers, running
+from support.faults import fail_syscall
 from support.fifos import Client
+from support.loggers import shell_logger, uri_of
 from support.loops import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from pyshimio.runc import ExitEvent
+    from pyshimio.runc import Exec, ExitEvent, Runc
 
 pytestmark = pytest.mark.runtime("runc", "busybox")
-
-RUNTIMES = pytest.mark.parametrize(
-    "program", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))]
-)
-
-
-@asynccontextmanager
-async def running(
-    where: Path, args: Sequence[str] = SLEEP, *, io: Any = None, **options: Any
-) -> AsyncIterator[Container]:
-    """A container that was started."""
-    async with containers(where, args, **options) as scene:
-        async with await scene.create(io=io) as container:
-            await container.start()
-            yield container
 
 
 async def refused(operation: Callable[[], Awaitable[object]], state: str) -> None:
@@ -167,6 +156,172 @@ async def test_two_processes_of_one_name(tmp_path: Path) -> None:
             assert await process.wait(timeout=GUARD) == 0
 
 
+async def test_a_pid_file_of_the_callers(tmp_path: Path) -> None:
+    """What an earlier process left in it is nobody whom a failing start would end."""
+    async with running(tmp_path) as container:
+        options = ExecOptions(pid_file=str(tmp_path / "pid"))
+        async with await container.exec("e1", SLEEP, options=options) as process:
+            await process.start()
+            assert (tmp_path / "pid").read_text() == str(process.pid)
+            second = await container.exec("e2", ["no-such-program"], options=options)
+            with pytest.raises(RuntimeFailedError):
+                await second.start()
+            assert process.state == "running"
+            await process.kill()
+
+
+async def test_processes_leave_no_files(tmp_path: Path) -> None:
+    """A container that lives long does not gather files of the processes that were in it."""
+    async with running(tmp_path) as container:
+        for arg in ("true", "no-such-program"):
+            process = await container.exec("e", [arg])
+            with suppress(RuntimeFailedError):
+                await process.start()
+            await process.delete(force=True)
+        temporary = Path(tempfile.gettempdir())
+        assert [path for path in temporary.rglob("*") if not path.is_dir()] == []
+
+
+async def test_users_are_numbers(tmp_path: Path) -> None:
+    """The runtime takes no names, and neither is one taken here."""
+    async with running(tmp_path) as container:
+        for user in ("nobody", "1:", "1:x", "-1"):
+            with pytest.raises(InvalidOptionError, match="uid"):
+                await container.exec("e", ["true"], options=ExecOptions(user=user))
+
+
+async def test_exec_beside_the_end(tmp_path: Path) -> None:
+    """A container that ends while a process is being prepared has none afterwards."""
+    async with running(tmp_path) as container:
+        script = "while [ ! -e $2 ]; do sleep 0.01; done; exec 5>&-; exec cat <&3"
+        uri = uri_of(shell_logger(tmp_path, script), ("go", str(tmp_path / "go")))
+        made: list[Exec] = []
+
+        async def prepare() -> None:
+            with pytest.raises(ContainerStateError, match="deleted"):
+                made.append(await container.exec("e", ["true"], io=uri))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(prepare)
+            await anyio.wait_all_tasks_blocked()
+            await container.delete(force=True)
+            (tmp_path / "go").touch()
+        assert not made
+
+
+async def test_an_exec_that_refuses_to_die(tmp_path: Path) -> None:
+    """It is not deleted before it has ended, and delete() may be called again."""
+    async with running(tmp_path) as container:
+        process = await container.exec("e", SLEEP)
+        await process.start()
+        with fail_syscall("pidfd_send_signal", error=errno.EPERM), anyio.fail_after(5):
+            with pytest.raises(PermissionError):
+                await process.delete(force=True)
+        assert process.state == "running"
+        await process.delete(force=True)
+        assert (process.state, process.status) == ("deleted", 128 + signal.SIGKILL)
+
+
+async def test_an_init_that_refuses_to_die(tmp_path: Path) -> None:
+    """The runtime ends it then, and what it and its processes have written is delivered."""
+    log = tmp_path / "log"
+    script = "echo out; exec sleep 1000"
+    async with running(tmp_path, ["sh", "-c", script], io=f"file://{log}") as container:
+        await until(log.read_bytes)
+        process = await container.exec("e", SLEEP)
+        await process.start()
+        with fail_syscall("pidfd_send_signal", error=errno.EPERM), anyio.fail_after(5):
+            with pytest.raises(PermissionError):
+                await container.delete(force=True)
+        assert (container.state, process.state) == ("deleted", "deleted")
+        assert container.result is not None
+        assert container.result.complete
+    assert log.read_bytes() == b"out\n"
+
+
+async def test_an_exec_that_comes_after_the_end(tmp_path: Path) -> None:
+    """Where pids are shared, one that starts while init ends does not live on."""
+    async with containers(tmp_path) as scene:
+        change(scene, lambda config: config["linux"]["namespaces"].pop(0))
+        async with await scene.create() as container:
+            await container.start()
+            container.runc, done = slowly(container.runc, "exec", tmp_path)
+            events = container.exits.events()
+            process = await container.exec("e", SLEEP)
+            async with anyio.create_task_group() as group:
+                group.start_soon(process.start)
+                await until(done.exists)
+                await container.kill(signal.SIGKILL)
+                await container.gone()
+            with anyio.fail_after(GUARD):
+                assert [event.id async for event in events] == ["e", container.id]
+
+
+async def test_create_is_cancelled_twice(tmp_path: Path) -> None:
+    """Whoever cancels again while a half-made container is being removed does not keep it."""
+    async with containers(tmp_path) as scene:
+        runc, done = slowly(scene.runc, "create", tmp_path, GUARD)
+
+        async def create() -> None:
+            await Container.create(runc, scene.runtime.name, scene.runtime.bundle)
+
+        if running_loop() == "trio":
+            async with anyio.create_task_group() as group:
+                group.start_soon(create)
+                await until(done.exists)
+                group.cancel_scope.cancel()
+        else:
+            task = asyncio.ensure_future(create())
+            await until(done.exists)
+            for _ in range(10):
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.wait([task])
+            assert task.cancelled()
+        assert await scene.runc.list() == ()
+
+
+async def test_somebody_else_pauses(tmp_path: Path) -> None:
+    """What is killed while somebody else has frozen it dies all the same."""
+    async with running(tmp_path) as container:
+        await container.runc.pause(container.id)
+        with anyio.fail_after(5):
+            await container.delete(force=True)
+        assert container.status == 128 + signal.SIGKILL
+
+
+def slowly(runc: Runc, verb: str, where: Path, seconds: float = 0.3) -> tuple[Runc, Path]:
+    """The same runtime, which takes its time when it has done *verb*; a file says that it has."""
+    slow, done = where / "slow", where / "done"
+    slow.write_text(
+        f'#!/bin/sh\n{runc.program} "$@"; status=$?\n'
+        f'case " $* " in *" {verb} "*) >{done}; exec sleep {seconds};; esac; exit $status\n'
+    )
+    slow.chmod(0o755)
+    return attrs.evolve(runc, program=str(slow)), done
+
+
+@pytest.mark.parametrize("verb", ["start", "pause"])
+async def test_deleted_while_it_changes(tmp_path: Path, verb: str) -> None:
+    """A change that ends after the container does not bring it back."""
+    async with containers(tmp_path) as scene:
+        async with await scene.create() as container:
+            if verb == "pause":
+                await container.start()
+            container.runc, done = slowly(container.runc, verb, tmp_path)
+
+            async def change_it() -> None:
+                await getattr(container, verb)()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(change_it)
+                await until(done.exists)
+                with anyio.fail_after(5):
+                    await container.delete(force=True)
+                assert container.state == "deleted"
+            assert container.state == "deleted"
+
+
 @RUNTIMES
 async def test_exec_that_cannot_start(tmp_path: Path, program: str) -> None:
     """No such program: the runtime's error, and nothing is left that would keep init alive."""
@@ -180,6 +335,22 @@ async def test_exec_that_cannot_start(tmp_path: Path, program: str) -> None:
         assert await process.delete() is None
         container.close_stdin()
         assert await container.wait(timeout=GUARD) == 1
+
+
+@RUNTIMES
+async def test_execs_that_cannot_start_side_by_side(tmp_path: Path, program: str) -> None:
+    """None of them leaves a zombie, although others are just being started."""
+    async with running(tmp_path, program=program) as container:
+
+        async def start(number: int) -> None:
+            process = await container.exec(f"e{number}", ["no-such-program"])
+            with pytest.raises(RuntimeFailedError, match="no-such-program"):
+                await process.start()
+
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(start, number)
+        assert _sys.children() == [container.pid]
 
 
 async def test_exec_with_a_fifo_set(tmp_path: Path) -> None:
@@ -431,6 +602,23 @@ async def test_orphans_are_left_alone(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(orphan, 0)[1]) == 9
 
 
+async def test_errors_pass_the_subreaper() -> None:
+    """What the block raises comes out as it is, and the switch is put back."""
+    for orphans in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            async with Subreaper(orphans=orphans):
+                raise ZeroDivisionError
+
+
+async def test_one_subreaper_in_another(tmp_path: Path) -> None:
+    """The outer one goes on reaping when the inner one is over."""
+    async with Subreaper(orphans=True), running(tmp_path, reaped=False):
+        async with Subreaper(orphans=True):
+            pass
+        before = Children.current().when_free
+        assert before is not None
+
+
 def _orphan(script: str) -> int:
     """A process that somebody else has started and left to us."""
     done = subprocess.run(
@@ -484,8 +672,6 @@ async def test_a_client_that_never_comes(tmp_path: Path) -> None:
 
 
 async def _with_timeout(stdio: Stdio, seconds: float) -> Any:
-    from pyshimio import create_io
-
     return await create_io(stdio, client_timeout=seconds)
 
 
@@ -656,9 +842,25 @@ async def test_a_cancelled_end_is_an_end(tmp_path: Path, kind: CancelKind) -> No
         assert await scene.runc.list() == ()
 
 
-async def test_somebody_else_deletes(tmp_path: Path) -> None:
+async def test_every_phase_happens(tmp_path: Path) -> None:
+    """An IO of somebody else's that raises what it likes keeps nobody from the rest."""
+
+    class Broken(PipeIO):
+        async def drain(self, **_options: Any) -> Any:
+            raise ZeroDivisionError
+
+    async with running(tmp_path, ["true"], io=Broken()) as container:
+        await container.gone()
+        with pytest.raises(ZeroDivisionError):
+            await container.delete()
+        assert container.state == "deleted"
+        assert await container.runc.list() == ()
+
+
+@RUNTIMES
+async def test_somebody_else_deletes(tmp_path: Path, program: str) -> None:
     """A container that has been deleted by hand is deleted here, too."""
-    async with running(tmp_path) as container:
+    async with running(tmp_path, program=program) as container:
         await container.runc.delete(container.id, force=True)
         assert await container.wait(timeout=GUARD) == 137
         await container.delete()
@@ -685,6 +887,19 @@ async def test_load(tmp_path: Path) -> None:
             assert loaded.state == "deleted"
             with pytest.raises(RuntimeFailedError, match="does not exist"):
                 await Container.load(scene.runc, container.id)
+
+
+async def test_a_load_that_fails(tmp_path: Path) -> None:
+    """It leaves nothing, and the container as it was."""
+    async with running(tmp_path) as container:
+        with fail_syscall("pidfd_open", 2, error=errno.EMFILE) as calls:
+            with pytest.raises(OSError, match="Too many open files"):
+                await Container.load(container.runc, container.id)
+        assert calls.failed == "pidfd_open"
+        assert [path.name for path in Path(tempfile.gettempdir()).iterdir()] == [
+            os.path.basename(container._directory)
+        ]
+        assert exists(container.pid)
 
 
 async def test_load_of_one_that_has_ended(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +11,6 @@ import pytest
 
 from pyshimio import (
     BinaryIO,
-    Command,
     ConsoleIO,
     ConsoleSocket,
     FileIO,

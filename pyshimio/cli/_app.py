@@ -139,7 +139,8 @@ def run(
     With --bundle, a container is made, started, waited for and deleted; --tty and --interactive
     connect our terminal or our stdin.  With --fifo-dir its stdio is for `pyshimio attach`.
     """
-    if not command and bundle is not None:
+    container, *more = command or ("",)
+    if not container and bundle is not None:
         raise click.UsageError("no ID for the container; write it behind the options")
     if not command:
         raise click.UsageError("no command; write it at the end, behind --")
@@ -157,7 +158,7 @@ def run(
                 raise click.UsageError(f"{name} and --bundle exclude each other")
         if fifo_dir is not None and both:
             raise click.UsageError(f"{both[0]} and --fifo-dir exclude each other")
-        if len(command) > 1:
+        if more:
             raise click.UsageError("a bundle says what to run; write only the container's ID")
     else:
         chosen = {"--fifo-dir": fifo_dir, "--root": root, "--interactive": interactive}
@@ -184,7 +185,7 @@ def run(
 
         return run_container(
             ContainerOptions(
-                id=command[0],
+                id=container,
                 bundle=bundle,
                 runtime=runtime,
                 root=root,

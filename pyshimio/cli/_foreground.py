@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import attrs
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..io._base import BaseIO
     from ..io._result import DrainPolicy, DrainResult
     from ..runc import Container, Exec
-
-Made = TypeVar("Made", "Container", "Exec")
 
 __all__ = ("Foreground", "Options", "in_foreground")
 
@@ -68,10 +66,6 @@ def in_foreground(options: Options, live: Callable[[Foreground], Awaitable[int]]
     say_what_goes_wrong()
     foreground = Foreground(options, numbers, live)
     return anyio.run(foreground.main, backend_options={"use_uvloop": options.uvloop})
-
-
-def _nothing_beside(_made: object) -> AbstractAsyncContextManager[None]:
-    return nullcontext()
 
 
 class Foreground:
@@ -145,10 +139,10 @@ class Foreground:
 
     async def follow(
         self,
-        make: Callable[[], Awaitable[Made]],
+        make: Callable[[], Awaitable[Container | Exec]],
         io: BaseIO,
         *,
-        beside: Callable[[Made], AbstractAsyncContextManager[None]] = _nothing_beside,
+        beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         linger: float = 0.0,
     ) -> int:
         """Make it, start it, and be there until its last byte has arrived; its status.
@@ -160,12 +154,11 @@ class Foreground:
             linger: Seconds for clients of its FIFOs to read what is left.
         """
         self._io = io
-        made: Made | None = None
         with anyio.CancelScope() as self._phase:
-            self._what = made = await make()
-        if made is None:
+            self._what = await make()
+        if (what := self._what) is None:
             return 128 + self._signal
-        async with made as what, beside(made):
+        async with what, beside():
             relays = self._options.interactive
             with (
                 self.terminal.raw(wanted=relays and self._options.tty),

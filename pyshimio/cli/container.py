@@ -19,6 +19,7 @@ from ._trouble import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from contextlib import AbstractAsyncContextManager
 
     from .._stdio import Stdio
     from ..io._base import BaseIO
@@ -111,20 +112,19 @@ class _Run:
                 id=options.id,
             )
 
+            made: list[Container] = []
+
             async def create() -> Container:
                 # No client is waited for: what it writes stays in its FIFOs until one comes.
                 with _reading(fifos.stdio):
-                    return await self._create(io, record)
+                    made.append(await self._create(io, record))
+                return made[0]
+
+            def control() -> AbstractAsyncContextManager[None]:
+                return Control(directory, made[0], fifos.stdio, foreground.drained).served()
 
             try:
-                return await foreground.follow(
-                    create,
-                    io,
-                    beside=lambda container: Control(
-                        directory, container, fifos.stdio, foreground.drained
-                    ).served(),
-                    linger=options.linger,
-                )
+                return await foreground.follow(create, io, beside=control, linger=options.linger)
             finally:
                 clear(directory)
 

@@ -14,7 +14,7 @@ from ..errors import ChildReapedElsewhereError, NotSubreaperError
 if TYPE_CHECKING:
     from ..errors import ProcessError
 
-__all__ = ("Adopted", "Leftovers", "reap_strangers")
+__all__ = ("Adopted", "Leftovers", "reap_group", "reap_strangers")
 
 LEFT_SECONDS = 1.0
 PAUSE = 0.01
@@ -76,6 +76,19 @@ def reap_strangers(namespace: int) -> None:
             _sys.reap(pid)
 
 
+async def reap_group(group: int) -> None:
+    """Reap what a runtime that died had begun, and that dies of it.
+
+    Args:
+        group: Its process group, which was its own.
+    """
+    with anyio.move_on_after(LEFT_SECONDS):
+        while left := [pid for pid in _sys.children() if _sys.process_group(pid) == group]:
+            for pid in left:
+                _sys.reap(pid)
+            await anyio.sleep(PAUSE)
+
+
 class Leftovers:
     """What a runtime that fails leaves to us: what it had begun, in a namespace of its own.
 
@@ -85,24 +98,29 @@ class Leftovers:
     def __init__(self) -> None:
         self._before = frozenset(_sys.children())
 
-    async def reap(self) -> None:
-        """Reap them; those that are on their way out are waited for a moment."""
+    async def reap(self, *, ending: int = 0) -> None:
+        """Reap them; those that are on their way out are waited for a moment.
+
+        Args:
+            ending: A container's pid namespace, in which they are killed, too: a runtime that was
+                killed has told nobody what it had begun there.
+        """
         with anyio.move_on_after(LEFT_SECONDS):
-            while self._look():  # noqa: ASYNC110 - the kernel tells nobody
+            while self._look(ending):  # noqa: ASYNC110 - the kernel tells nobody
                 await anyio.sleep(PAUSE)
 
-    def _look(self) -> bool:
-        """Whether some are left."""
+    def _look(self, ending: int) -> bool:
+        """Whether there is somebody to wait for."""
         followed = Children.current()
         ours = _sys.pid_namespace(_sys.getpid())
-        left = [
-            pid
-            for pid in _sys.children()
-            if pid not in self._before
-            and not followed.claims(pid)
-            and _sys.pid_namespace(pid) not in {0, ours}
-        ]
+        new = [pid for pid in _sys.children() if pid not in self._before]
+        spaces = {pid: _sys.pid_namespace(pid) for pid in new if not followed.follows(pid)}
+        left = [pid for pid, space in spaces.items() if space not in {0, ours}]
+        if followed.expected:  # one of them may be what another runtime is about to leave to us
+            return any(spaces[pid] == ending or _sys.exiting(pid) for pid in left)
         for pid in left:
+            if spaces[pid] == ending:
+                _sys.kill_child(pid)
             _sys.reap(pid)
         return bool(left)
 

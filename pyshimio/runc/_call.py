@@ -19,6 +19,7 @@ from .._command import Command
 from .._events import logger
 from .._fd import OwnedFd
 from ..errors import RuntimeFailedError
+from ._adopted import reap_group
 from ._finish import finish
 from ._records import log_entries
 
@@ -101,6 +102,9 @@ class Call:
         extra_files: See :class:`Command`.
         stdin: Bytes for it to read.
         captured: Whether its stdout and stderr are heard; a container must not inherit them.
+        apart: Have a process group of its own.  So Ctrl-C does not reach it (a runtime that is
+            ended in the middle leaves something half done), and what it leaves behind is known
+            by that group.  Not for one that uses our terminal itself.
     """
 
     def __init__(
@@ -114,8 +118,10 @@ class Call:
         extra_files: Sequence[Descriptor] = (),
         stdin: bytes | None = None,
         captured: bool = True,
+        apart: bool = True,
     ) -> None:
         self._pages: list[Page] = []
+        self._apart = apart
         self._log_path = log
         self._log_format = log_format
         self._command: Command | None = None
@@ -125,7 +131,9 @@ class Call:
             self.args = (*head, *tail)
             self._out = self._page() if captured else None
             self._err = self._page() if captured else None
-            self._command = Command(self.args, env=env, extra_files=extra_files)
+            self._command = Command(
+                self.args, env=env, extra_files=extra_files, process_group=0 if apart else None
+            )
             for number, page in ((1, self._out), (2, self._err)):
                 if page is not None:
                     self._command.set_fd(number, page.fd)
@@ -173,17 +181,28 @@ class Call:
                 io.close_after_start()
             status = await process.wait()
             killed = process.raw_status is not None and process.raw_status.si_code != os.CLD_EXITED
+            answer = self._answer(status, killed=killed)
         except BaseException:
-            await finish(partial(_end, process, patience))
-            if undo is not None:
-                await finish(partial(_undo, undo))
+            # All of it at once: another cancellation must not come in between.
+            await finish(partial(self._put_away, process, patience, undo))
             raise
         finally:
             process.close()
             self._pass_log_on()
-        if killed and undo is not None:
-            await finish(partial(_undo, undo))
-        return self._answer(status, killed=killed)
+        if status:
+            await finish(partial(self._put_away, process, 0.0, undo if killed else None))
+        return answer
+
+    async def _put_away(
+        self, process: Process, patience: float, undo: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """Leave nothing of a command that was not successful."""
+        if not process.exited:
+            await _end(process, patience)
+        if undo is not None:
+            await _undo(undo)
+        if self._apart:
+            await reap_group(process.pid)
 
     def _answer(self, status: int, *, killed: bool) -> Answer:
         return Answer(
@@ -196,12 +215,14 @@ class Call:
         )
 
     def _pass_log_on(self) -> None:
-        if self._log_path is not None and (text := self._log.read()):
-            try:
+        if self._log_path is None:
+            return
+        try:
+            if text := self._log.read():
                 with open(self._log_path, "ab") as file:
                     file.write(text)
-            except OSError as error:
-                logger.warning("cannot write the runtime's log: %s", error)
+        except OSError as error:
+            logger.warning("cannot write the runtime's log: %s", error)
 
     def close(self) -> None:
         """Give everything back.  Idempotent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal as signals
 import tempfile
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .._fd import Descriptor
     from ..abc import StartIO
 
-__all__ = ("Runc",)
+__all__ = ("Runc", "missing")
 
 T = TypeVar("T")
 
@@ -105,6 +106,7 @@ class Runc:
         undo: Callable[[], Awaitable[None]] | None = None,
         patience: float = 0.0,
         check: bool = True,
+        apart: bool | None = None,
     ) -> Answer:
         """Run any command of the runtime to its end.
 
@@ -117,6 +119,8 @@ class Runc:
             undo: Called when the command was cancelled or killed: removes what is half done.
             patience: Seconds that a cancelled command gets to end by itself before it is killed.
             check: Raise when it fails.
+            apart: Have a process group of its own, so that Ctrl-C does not end it half way; by
+                default it does where it has no *io*, which may be our terminal.
 
         Raises:
             RuntimeFailedError: It ended with another status than 0.
@@ -131,6 +135,7 @@ class Runc:
             extra_files=extra_files,
             stdin=stdin,
             captured=io is None,
+            apart=io is None if apart is None else apart,
         ) as call:
             answer = await call.run(io, undo=undo, patience=patience)
         if check and answer.status:
@@ -165,7 +170,7 @@ class Runc:
         """
         options = options or CreateOptions()
         line = ["--bundle", os.fspath(bundle), *flags(options)]
-        await self._make("create", id, io, line, files=options.preserve_fds)
+        await self._make("create", id, io, line, files=options.preserve_fds, apart=True)
 
     async def run(
         self,
@@ -194,7 +199,7 @@ class Runc:
         options = options or CreateOptions()
         line = ["--bundle", os.fspath(bundle), *flags(options), *(["--detach"] if detach else [])]
         files = options.preserve_fds
-        answer = await self._make("run", id, io, line, files=files, check=False)
+        answer = await self._make("run", id, io, line, files=files, check=False, apart=detach)
         return _status_of(answer, detach=detach)
 
     async def restore(
@@ -208,7 +213,7 @@ class Runc:
         """Bring a container back from a checkpoint; its exit status, 0 with ``detach``."""
         options = options or RestoreOptions()
         line = ["--bundle", os.fspath(bundle), *flags(options)]
-        answer = await self._make("restore", id, io, line, check=False)
+        answer = await self._make("restore", id, io, line, check=False, apart=options.detach)
         return _status_of(answer, detach=options.detach)
 
     async def _make(
@@ -218,12 +223,13 @@ class Runc:
         io: StartIO | None,
         options: Sequence[str],
         *,
+        apart: bool,
         files: Sequence[Descriptor] = (),
         check: bool = True,
     ) -> Answer:
         undo = partial(self._remove, id, datetime.now(UTC))
         line = (verb, *options, id)
-        return await self._contain(line, io, files=files, undo=undo, check=check)
+        return await self._contain(line, io, files=files, apart=apart, undo=undo, check=check)
 
     async def _contain(
         self,
@@ -231,6 +237,7 @@ class Runc:
         io: StartIO | None,
         *,
         files: Sequence[Descriptor],
+        apart: bool,
         undo: Callable[[], Awaitable[None]] | None = None,
         patience: float = 0.0,
         check: bool = False,
@@ -241,6 +248,7 @@ class Runc:
                 *args,
                 io=io or await stack.enter_async_context(NullIO()),
                 extra_files=files,
+                apart=apart,
                 undo=undo,
                 patience=patience,
                 check=check,
@@ -251,7 +259,7 @@ class Runc:
         try:
             created = (await self.state(id)).created
         except RuntimeFailedError as error:
-            if "does not exist" not in str(error):
+            if not missing(error, id):
                 raise
             # It may have a directory already, which has no state in it.
         else:
@@ -309,10 +317,10 @@ class Runc:
             _sys.unlink(path)
 
     async def _exec(self, line: Sequence[str], io: StartIO | None, options: ExecOptions) -> int:
-        patience = PATIENCE if options.detach else 0.0
-        files = options.preserve_fds
-        answer = await self._contain(line, io, files=files, patience=patience)
-        return _status_of(answer, detach=options.detach)
+        detach, files = options.detach, options.preserve_fds
+        patience = PATIENCE if detach else 0.0
+        answer = await self._contain(line, io, files=files, apart=detach, patience=patience)
+        return _status_of(answer, detach=detach)
 
     async def kill(
         self,
@@ -386,6 +394,13 @@ class Runc:
 
 def _each(make: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
     return lambda answer: tuple(make(one) for one in answer or ())
+
+
+def missing(error: RuntimeFailedError, id: str) -> bool:  # noqa: A002
+    """Whether that is what a runtime says of a container that it does not know."""
+    said = "\n".join([error.stderr, *(entry.message for entry in error.entries)])
+    # crun names the file (for state) or the directory (for delete) that it cannot open.
+    return bool(re.search(rf"does not exist|/{re.escape(id)}(/status)?['`]: No such file", said))
 
 
 def _status_of(answer: Answer, *, detach: bool) -> int:

@@ -15,14 +15,15 @@ import attrs
 
 from .. import _sys
 from .._children import Children
-from ..errors import NotSubreaperError, RuntimeFailedError
+from ..errors import NotSubreaperError, RuntimeFailedError, ShimIOError
 from ..io.null import NullIO
 from ._adopted import Leftovers, reap_strangers
 from ._bundle import Bundle
+from ._client import missing
 from ._exec import Exec, process_user
 from ._exits import Exits
 from ._finish import finish
-from ._life import PHASE_SECONDS, Life, Phases, State, open_io, read_pid
+from ._life import PHASE_SECONDS, Life, Phases, PidFile, State, open_io
 from ._options import CreateOptions, ExecOptions
 from ._unmount import unmount
 
@@ -41,6 +42,8 @@ __all__ = ("Container",)
 LOOK_SECONDS = 10.0
 STUCK_SECONDS = 0.5
 """After which it is looked whether init, on its way out, waits for somebody to be reaped."""
+FROZEN_SECONDS = 1.0
+"""After which somebody else seems to have frozen a container that was killed."""
 STATES: Mapping[str, State] = {"running": "running", "paused": "paused"}
 """What a runtime says of a container that lives; else it is not started yet."""
 
@@ -73,6 +76,7 @@ class Container(Life):
         *,
         rootfs: str | None,
         exits: Exits | None,
+        directory: str | None = None,
     ) -> None:
         super().__init__(id, id, io)
         self.runc = runc
@@ -81,7 +85,8 @@ class Container(Life):
         self.exits: Exits = Exits() if exits is None else exits
         """Who has exited: its execs, and last its init."""
         self._own_exits = exits is None
-        self._rootfs = rootfs
+        # Looked up now: later, somebody else's file system may not answer any more.
+        self._rootfs = None if rootfs is None else os.path.realpath(rootfs)
         self._execs: dict[str, Exec] = {}
         self._namespace = 0
         self._made = False
@@ -89,7 +94,7 @@ class Container(Life):
         self._changing = anyio.Lock()
         self._deleting = anyio.Lock()
         where = os.environ.get("XDG_RUNTIME_DIR") or None
-        self._directory = tempfile.mkdtemp(prefix="container-", dir=where)
+        self._directory = directory or tempfile.mkdtemp(prefix="container-", dir=where)
         self._pid_files = 0
 
     # -- how it comes about -------------------------------------------------------------
@@ -106,6 +111,7 @@ class Container(Life):
         options: CreateOptions | None = None,
         rootfs: str | None = None,
         exits: Exits | None = None,
+        directory: str | None = None,
     ) -> Self:
         """Make a container, up to the moment before its program begins (the shim's Create).
 
@@ -125,6 +131,8 @@ class Container(Life):
                 there or below is unmounted by :meth:`delete`.
             exits: Where exits are published, for several containers together; closed by whoever
                 made it.
+            directory: Of its own, for pid files; removed with it.  None makes one in
+                ``$XDG_RUNTIME_DIR`` or the directory for temporary files.
 
         Raises:
             RuntimeFailedError: The runtime failed.
@@ -134,8 +142,8 @@ class Container(Life):
             ShimIOError: What :func:`~pyshimio.create_io` raises.
         """
         async with open_io(io, bundle, id=id, namespace=namespace) as (found, stdio):
-            self = cls(runc, id, found, stdio, rootfs=rootfs, exits=exits)
             leftovers = Leftovers()
+            self = cls(runc, id, found, stdio, rootfs=rootfs, exits=exits, directory=directory)
             try:
                 await self._create(options or CreateOptions())
             except BaseException:
@@ -144,12 +152,19 @@ class Container(Life):
         return self
 
     async def _create(self, options: CreateOptions) -> None:
-        pid_file = options.pid_file or self._pid_file()
-        options = attrs.evolve(options, pid_file=pid_file)
-        with Children.current().expecting():
+        with (
+            PidFile(options.pid_file, self._pid_file()) as pid_file,
+            Children.current().expecting(),
+        ):
+            options = attrs.evolve(options, pid_file=pid_file.path)
             await self.runc.create(self.id, self.bundle.path, io=self.io, options=options)
             self._made = True
-            self._follow_init(read_pid(pid_file))
+            pid = pid_file.read()
+            try:
+                self._follow_init(pid)
+            except BaseException:
+                _sys.kill_and_reap(pid)  # nobody else would do that any more
+                raise
         await self.io.copy()
 
     def _follow_init(self, pid: int) -> None:
@@ -162,10 +177,10 @@ class Container(Life):
             phases = Phases(self._done)
             remove = partial(self.runc.delete, self.id, force=True)
             await phases.take("the runtime's delete", remove, seconds=PHASE_SECONDS)
-            await phases.take("its end", self.gone, seconds=PHASE_SECONDS)
+            if self._process is not None:
+                await phases.take("its end", self.gone, seconds=PHASE_SECONDS)
             phases.log()
         await leftovers.reap()
-        self.io.close()
         self._forget()
 
     @classmethod
@@ -188,16 +203,19 @@ class Container(Life):
         known = await runc.state(id)
         bundle = Bundle.read(known.bundle)
         self = cls(runc, id, bundle, NullIO(), rootfs=rootfs, exits=exits)
-        self._made = True
         self._told = STATES.get(known.status, "created")
-        if known.pid and known.status != "stopped":
-            self._follow_init(known.pid)
-        else:
-            self._loss = NotSubreaperError(
-                f"the container {id!r} had ended before it was loaded, so its exit status is not"
-                " to be had",
-                pid=0,
-            )
+        try:
+            if known.pid and known.status != "stopped":
+                self._follow_init(known.pid)
+            else:
+                self._loss = NotSubreaperError(
+                    f"the container {id!r} had ended before it was loaded, so its exit status is"
+                    " not to be had",
+                    pid=0,
+                )
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def _pid_file(self) -> str:
@@ -237,12 +255,16 @@ class Container(Life):
             except BaseException:
                 await finish(self._look)  # it may have happened all the same
                 raise
-            self._told = after
+            self._tell(after)
 
     async def _look(self) -> None:
         with anyio.move_on_after(LOOK_SECONDS):
-            with suppress(RuntimeFailedError):  # what is wrong is said by the call that failed
-                self._told = STATES.get((await self.runc.state(self.id)).status, self._told)
+            with suppress(ShimIOError, OSError):  # what is wrong is said by the call that failed
+                self._tell(STATES.get((await self.runc.state(self.id)).status, self._told))
+
+    def _tell(self, state: State) -> None:
+        if self._told != "deleted":  # it may have been meanwhile
+            self._told = state
 
     async def kill(self, signal: int = signals.SIGTERM, *, all: bool = False) -> None:  # noqa: A002
         """Send *signal* to init, or to all of its processes.
@@ -302,10 +324,17 @@ class Container(Life):
         options = options or ExecOptions()
         user = process_user(process, options, self.bundle)
         async with open_io(io, self.bundle, user=user, id=id, namespace=namespace) as (_, stdio):
+            self._check("run another process", "created", "running", "paused")
             if id in self._execs or id == self.id:
                 raise self._wrong(f"have two processes named {id!r}")
             self._execs[id] = made = Exec(self, id, process, stdio, options)
         return made
+
+    def owner_of(
+        self, process: Mapping[str, Any] | Sequence[str], options: ExecOptions | None = None
+    ) -> tuple[int, int]:
+        """(uid, gid) as we see them of what :meth:`exec` would run, for an IO of one's own."""
+        return self.bundle.outside(*process_user(process, options or ExecOptions(), self.bundle))
 
     # -- its end ------------------------------------------------------------------------
 
@@ -388,10 +417,17 @@ class Container(Life):
             phases = Phases(self._done)
             if not self._exited:
                 await phases.take("its end", self._end, seconds=runtime)
+            empty = partial(
+                phases.take, "drain", partial(self._drain_within, drain), seconds=drain + 1
+            )
             await self._delete_execs(drain)
-            await phases.take("drain", partial(self._drain_within, drain), seconds=drain + 1)
+            if ended := self._exited:
+                await empty()
             remove = partial(self._remove, force=force)
             await phases.take("the runtime's delete", remove, seconds=runtime)
+            if not ended and phases.all_done("the runtime's delete"):  # it has ended them
+                await self._delete_execs(drain)
+                await empty()
             if self._rootfs is not None:
                 away = partial(unmount, self._rootfs, unmounting)
                 await phases.take("unmount", away, seconds=unmounting + 1)
@@ -403,11 +439,16 @@ class Container(Life):
         return self.result
 
     async def _end(self) -> None:
-        if self._told == "paused":
-            await self.runc.resume(self.id)
         assert self._process is not None
         self._process.kill()
-        await self.gone()
+        frozen = self._told == "paused"
+        while True:
+            if not frozen:
+                with anyio.move_on_after(FROZEN_SECONDS):
+                    return await self.gone()
+            with suppress(RuntimeFailedError):  # it is not frozen
+                await self.runc.resume(self.id)
+            frozen = False
 
     async def _delete_execs(self, drain: float) -> None:
         async with anyio.create_task_group() as group:
@@ -418,7 +459,7 @@ class Container(Life):
         try:
             await self.runc.delete(self.id, force=force)
         except RuntimeFailedError as error:
-            if "does not exist" not in str(error):
+            if not missing(error, self.id):
                 raise
 
     def _forget(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal as signals
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
+from .. import _sys
 from .._children import Children
+from ..errors import InvalidOptionError, RuntimeFailedError
 from ._adopted import Leftovers
 from ._finish import finish
-from ._life import PHASE_SECONDS, Life, Phases, read_pid
+from ._life import PHASE_SECONDS, Life, Phases, PidFile, drop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +32,34 @@ if TYPE_CHECKING:
 
 __all__ = ("Exec", "process_user")
 
+SIGNALLED = 128
+"""A status above is a signal's."""
+
 
 def process_user(
     process: Mapping[str, Any] | Sequence[str], options: ExecOptions, bundle: Bundle
 ) -> tuple[int, int]:
-    """(uid, gid) in the container of what an exec runs; init's where nothing is said."""
+    """(uid, gid) in the container of what an exec runs; init's where nothing is said.
+
+    Raises:
+        InvalidOptionError: The user is none.
+    """
     if isinstance(process, Mapping):
         user: Mapping[str, int] = process.get("user") or {}
         return user.get("uid", 0), user.get("gid", 0)
-    uid, _, gid = (options.user or f"{bundle.uid}:{bundle.gid}").partition(":")
-    return int(uid), int(gid or bundle.gid)
+    if not options.user:
+        return bundle.uid, bundle.gid
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", options.user, re.ASCII)
+    if found is None:
+        raise InvalidOptionError(
+            f'user is "uid" or "uid:gid" in numbers, not {options.user!r}', option="user"
+        )
+    return int(found[1]), int(found[2] or bundle.gid)
+
+
+def _said_something(error: BaseException) -> bool:
+    """Whether that is a runtime's own error, so that what it had begun is over."""
+    return isinstance(error, RuntimeFailedError) and error.status < SIGNALLED
 
 
 class Exec(Life):
@@ -91,41 +112,53 @@ class Exec(Life):
         if self._starting:
             raise self._wrong("be started twice")
         self._starting = True
-        pid_file = self._options.pid_file or self._container._pid_file()
-        leftovers = Leftovers()
         try:
-            with Children.current().expecting():
-                await self._run(pid_file)
-            await self.io.copy()
-        except BaseException:
-            await finish(partial(self._undo, pid_file, leftovers))
-            raise
+            leftovers = Leftovers()
+            try:
+                await self._run()
+                await self.io.copy()
+            except BaseException as error:
+                await finish(partial(self._undo, leftovers, told=_said_something(error)))
+                raise
         finally:
             self._starting = False
             self._container.publish_exit()
 
-    async def _run(self, pid_file: str) -> None:
-        options = attrs.evolve(self._options, detach=True, pid_file=pid_file)
+    async def _run(self) -> None:
         container = self._container
-        await container.runc.exec(container.id, self._what, io=self.io, options=options)
-        self._began(pid_file)
+        with (
+            PidFile(self._options.pid_file, container._pid_file()) as pid_file,
+            Children.current().expecting(),
+        ):
+            options = attrs.evolve(self._options, detach=True, pid_file=pid_file.path)
+            try:
+                await container.runc.exec(container.id, self._what, io=self.io, options=options)
+            except BaseException:
+                with suppress(OSError, ValueError):  # it has not begun
+                    self._began(pid_file)
+                raise
+            self._began(pid_file)
+        if container.state in {"stopped", "deleted"}:
+            self.end()  # where pids are shared it could live on
 
-    def _began(self, pid_file: str) -> None:
-        pid = read_pid(pid_file)
+    def _began(self, pid_file: PidFile) -> None:
+        pid = pid_file.read()
         self._told = "running"
-        self._follow(pid, self._note)
+        try:
+            self._follow(pid, self._note)
+        except BaseException:
+            _sys.kill_and_reap(pid)  # nobody else could do that any more
+            self._told = "created"
+            raise
 
-    async def _undo(self, pid_file: str, leftovers: Leftovers) -> None:
+    async def _undo(self, leftovers: Leftovers, *, told: bool) -> None:
         """End what has begun although nobody will hear of it."""
-        if self._told == "created":
-            with suppress(OSError, ValueError):  # it has not begun
-                self._began(pid_file)
         if self._told == "running":
             phases = Phases(self._done)
             await phases.take("its end", self._end, seconds=PHASE_SECONDS)
             phases.log()
-        await leftovers.reap()
-        self.io.close()
+        await leftovers.reap(ending=0 if told else self._container._namespace)
+        await drop(self.io)
         self._forget()
 
     def _note(self) -> None:
@@ -175,7 +208,8 @@ class Exec(Life):
     async def delete_quietly(self, drain: float) -> None:
         """The same as a part of its container's end, which goes on whatever happens here."""
         async with self._deleting:
-            (await self._take_down(drain)).log()
+            if self._told != "deleted":
+                (await self._take_down(drain)).log()
 
     async def _delete(self, *, force: bool, drain: float) -> DrainResult | None:
         async with self._deleting:
@@ -192,6 +226,8 @@ class Exec(Life):
         if self._told == "running":
             if not self._exited:
                 await phases.take("its end", self._end, seconds=PHASE_SECONDS)
+            if not self._exited:
+                return phases  # and all of it is to be tried again
             await phases.take("drain", partial(self._drain_within, drain), seconds=drain + 1)
         await self._close_io(phases)
         self._forget()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from anyio import CancelScope
 
+from .._events import logger
 from .._poller import on_trio
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ async def finish(step: Callable[[], Awaitable[T]]) -> T:
             except asyncio.CancelledError as error:
                 cancelled = error
     if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # the cancellation is what the caller hears of
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.warning("%s", failure)  # the cancellation is what the caller hears of
         raise cancelled
     return task.result()
 

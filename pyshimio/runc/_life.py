@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
+from .. import _sys
 from .._events import logger
 from .._stdio import Stdio
 from ..errors import (
@@ -18,7 +20,6 @@ from ..errors import (
     IOStateError,
     NotSubreaperError,
     ProcessError,
-    ShimIOError,
 )
 from ..io._base import LINGER, SINK_TIMEOUT
 from ..io.create import create_io
@@ -26,16 +27,19 @@ from ..io.null import NullIO
 from ._adopted import Adopted
 from ._bundle import Bundle
 from ._exits import ExitEvent
+from ._finish import finish
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
 
     from ..abc import IO
     from ..io._console import Console
     from ..io._result import DrainPolicy, DrainResult
 
-__all__ = ("PHASE_SECONDS", "Life", "Phases", "State", "open_io", "read_pid")
+__all__ = ("PHASE_SECONDS", "Life", "Phases", "PidFile", "State", "drop", "open_io")
 
 State: TypeAlias = Literal["created", "running", "paused", "stopped", "deleted"]
 
@@ -181,7 +185,10 @@ class Life:
         linger: float = LINGER,
         sink_timeout: float = SINK_TIMEOUT,
     ) -> DrainResult:
-        """Wait for the exit and then for every byte that it wrote; see :meth:`~pyshimio.abc.IO.drain`."""
+        """Wait for the exit and then for every byte that it wrote.
+
+        See :meth:`~pyshimio.abc.IO.drain`.
+        """
         await self.gone()
         self.result = await self.io.drain(policy=policy, linger=linger, sink_timeout=sink_timeout)
         return self.result
@@ -225,7 +232,7 @@ class Life:
         """Delete at the end of a block; an error that is on its way is not to be hidden."""
         try:
             await delete()
-        except (ShimIOError, OSError) as failure:
+        except Exception as failure:
             if error is None:
                 raise
             logger.warning("%s", failure)
@@ -260,12 +267,16 @@ class Phases:
                 await step()
                 self._done.add(name)
                 return
-            raise ExitTimeoutError(
-                f"{name} took more than {seconds} s and was given up; delete() may be called again",
-                timeout=seconds,
-            )
-        except (ShimIOError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - an IO may be anybody's, and raise anything
             self._failures.append(error)
+        else:
+            self._failures.append(
+                ExitTimeoutError(
+                    f"{name} took more than {seconds} s and was given up; delete() may be called"
+                    " again",
+                    timeout=seconds,
+                )
+            )
 
     def all_done(self, *names: str) -> bool:
         """Whether each of these has been taken."""
@@ -320,11 +331,47 @@ async def open_io(
         yield found, made
     except BaseException:
         if made is not None:
-            made.close()
+            await finish(partial(drop, made))
         raise
 
 
-def read_pid(path: str) -> int:
-    """The pid that a runtime has written."""
-    with open(path, encoding="ascii") as file:
-        return int(file.read())
+async def drop(io: IO) -> None:
+    """Close an IO that nobody needs any more, and have a logger that was killed reaped."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with suppress(Exception):  # what is on its way already says more
+            await io.aclose()
+    io.close()
+
+
+class PidFile:
+    """Where a runtime is to write a pid; what somebody else wrote there before is not it.
+
+    Args:
+        given: A path of the caller's, whose file stays.
+        ours: Where there is none; what comes there is removed when the block is left.
+    """
+
+    def __init__(self, given: str | None, ours: str) -> None:
+        self.path: str = given or ours
+        self._ours = not given
+        with suppress(FileNotFoundError):
+            _sys.unlink(self.path)
+
+    def read(self) -> int:
+        """The pid that the runtime has written."""
+        with open(self.path, encoding="ascii") as file:
+            return int(file.read())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._ours:
+            with suppress(OSError):  # it goes with the container's directory
+                _sys.unlink(self.path)

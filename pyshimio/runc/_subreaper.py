@@ -88,18 +88,19 @@ class Subreaper:
         group, self._group = self._group, None
         if group is not None:
             group.cancel_scope.cancel()
-            await group.__aexit__(exc_type, exc_value, traceback)
+            # It is not told of an error of the body, which it would wrap.
+            await group.__aexit__(None, None, None)
 
     async def _reap(self) -> None:
         self._children = Children.current()
-        self._children.when_free = self._look
+        before, self._children.when_free = self._children.when_free, self._look
         try:
             # Not by SIGCHLD: uvloop keeps that for itself.
             while True:
                 self._look()
                 await anyio.sleep(PAUSE)
         finally:
-            self._children.when_free = None
+            self._children.when_free = before
 
     def _look(self) -> None:
         """Reap those whom nobody claims; the kernel shows the next one when the first is gone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import anyio
@@ -23,7 +22,7 @@ async def unmount(path: str, timeout: float) -> None:
     It is done by a child, because the kernel may keep an unmount waiting for ever.
 
     Args:
-        path: A directory; nothing need be mounted there.
+        path: A directory's real path; nothing need be mounted there.
         timeout: Seconds; until then a file system that is in use is tried again.
 
     Raises:
@@ -49,7 +48,6 @@ async def _umount(paths: list[str]) -> None:
 
 def _mounted(path: str) -> list[str]:
     """The mount points at or below *path*, deepest and newest first."""
-    path = os.path.realpath(path)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [ESCAPE.sub(_unescaped, line.split(" ")[4]) for line in file]
     return [point for point in reversed(points) if point == path or point.startswith(f"{path}/")]

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 
 from pyshimio.runc import Container, Runc, Subreaper
 
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-__all__ = ("SLEEP", "Scene", "containers")
+__all__ = ("RUNTIMES", "SLEEP", "Scene", "containers", "running")
 
 SLEEP = ("sleep", "1000")
+RUNTIMES = pytest.mark.parametrize(
+    "program", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))]
+)
+"""For what may differ between runtimes."""
 
 
 @attrs.frozen
@@ -52,3 +57,14 @@ async def containers(
                 yield scene
         else:
             yield scene
+
+
+@asynccontextmanager
+async def running(
+    where: Path, args: Sequence[str] = SLEEP, *, io: Any = None, **options: Any
+) -> AsyncIterator[Container]:
+    """A container that was started."""
+    async with containers(where, args, **options) as scene:
+        async with await scene.create(io=io) as container:
+            await container.start()
+            yield container

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,7 +18,6 @@ from support.terminals import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
 APPLETS = (
     *("sh", "cat", "echo", "stty", "sleep", "seq", "id", "stat", "dd", "wc", "tty", "true", "pwd"),
@@ -103,6 +103,10 @@ class Runtime:
                     timeout=GUARD,
                     capture_output=True,
                 )
+            # runc leaves them where it was killed before it had written down what there is.
+            for path in Path("/sys/fs/cgroup").glob(f"*/{self.name}"):
+                with suppress(OSError):
+                    path.rmdir()
 
 
 def make_rootfs(where: Path) -> Path:
