@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from pyshimio.cli._record import Record
 from support.cli import GUARD, PYSHIMIO, check_one_line, eventually, holds, run, started
 from support.runc import fitting, make_rootfs
 
@@ -52,6 +53,11 @@ class Place:
         """Options that say which container is meant."""
         return ("--runtime", self.runtime, "--root", str(self.where / "state"))
 
+    @property
+    def record(self) -> Path:
+        """What is known of it while it runs."""
+        return Path(Record.of(self.runtime, str(self.where / "state"), self.id).path)
+
     def bundle(self, *command: str, options: tuple[str, ...] = ()) -> None:
         """Have the command make the bundle."""
         rootfs = self.where / "rootfs"
@@ -79,15 +85,15 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[Place]:
     """Where nobody else is; whatever is left there in the end is deleted."""
-    yield from _place(tmp_path, monkeypatch, "runc")
+    with place_of(tmp_path, "runc") as place:
+        yield place
 
 
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Iterator[Place]:
-    where = tmp_path / "records"
-    where.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(where))
+@contextlib.contextmanager
+def place_of(tmp_path: Path, program: str) -> Iterator[Place]:
+    """The same for a runtime."""
     runtime = fitting(program, tmp_path)
     assert runtime is not None
     place = Place(tmp_path, runtime, f"cli{os.getpid()}")
@@ -95,22 +101,23 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Ite
     if (tmp_path / "state" / place.id).exists():
         delete = [runtime, "--root", str(tmp_path / "state"), "delete", "--force", place.id]
         subprocess.run(delete, check=False, capture_output=True, timeout=GUARD)
+    shutil.rmtree(place.record, ignore_errors=True)
 
 
 # -- in front ----------------------------------------------------------------------------------
 
 
 @RUNTIMES
-def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+def test_run(tmp_path: Path, program: str) -> None:
     """Split streams, stdin where it is asked for, the status passed on, nothing left."""
-    for place in _place(tmp_path, monkeypatch, program):
+    with place_of(tmp_path, program) as place:
         place.bundle("sh", "-c", "echo out; echo err >&2; cat; exit 5")
         result = run(*place.run("-i"), stdin=None, input="typed\n")
         assert (result.returncode, result.stdout, result.stderr) == (5, "out\ntyped\n", "err\n")
         result = run(*place.run(), stdin=None, input="not for it")
         assert (result.returncode, result.stdout) == (5, "out\n")
         assert place.states() == []
-        assert list((tmp_path / "records" / "pyshimio").iterdir()) == []
+        assert not place.record.exists()
 
 
 def test_death_by_signal(place: Place) -> None:
@@ -193,10 +200,9 @@ def test_the_user_of_the_bundle(place: Place) -> None:
     ],
 )
 def test_what_is_wrong_is_said(
-    args: tuple[str, ...], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    args: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
 ) -> None:
     """In one line, with 125."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     check_one_line(run(*args, cwd=tmp_path), 125, *words)
     assert not (tmp_path / "x").exists()
 
@@ -271,7 +277,7 @@ def test_attach(place: Place) -> None:
         assert (result.returncode, result.stdout, result.stderr) == (6, "before\ntyped\n", "err\n")
         assert process.wait(GUARD) == 6
     assert not place.fifos.exists()
-    assert list((place.where / "records" / "pyshimio").iterdir()) == []
+    assert not place.record.exists()
 
 
 def test_detach_and_attach_again(place: Place) -> None:
@@ -346,7 +352,8 @@ def test_the_control_socket_is_for_its_owner(place: Place) -> None:
             eventually(lambda: _ask(path, {"op": "about"})["state"] == "running", "the start")
             assert "no such operation" in _ask(path, {"op": "format"})["error"]
             assert "no terminal" in _ask(path, {"op": "resize", "rows": 1, "columns": 1})["error"]
-            assert "error" in _ask(path, ["no request"])
+            for wrong in (["no request"], {"op": "resize", "rows": float("inf"), "columns": 1}):
+                assert "error" in _ask(path, wrong)
             for part in (Path(name), fifos, path):
                 part.chmod(0o777)
             stranger = (
@@ -371,17 +378,18 @@ def _ask(path: Path, request: object) -> dict[str, Any]:
 
 def test_a_killed_supervisor(place: Place) -> None:
     """Its container and its FIFOs are in the way until rm has cleared them, by the id alone."""
-    place.bundle("sleep", "1000")
+    place.bundle("sh", "-c", "echo up; exec sleep 1000")
     with behind_fifos(place, "-i") as process:
         check_one_line(run("rm", *place.at, place.id), 125, "is being run by", str(process.pid))
         check_one_line(run(*place.run()), 125, "is being run by")
-        with started("attach", str(place.fifos)) as client:
-            eventually((place.fifos / "attached.lock").exists, "the client")
+        with started("attach", str(place.fifos), stdout=subprocess.PIPE) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "up\n"
             process.kill()
             process.wait(GUARD)
             assert client.wait(GUARD) == 125
             assert client.stderr is not None
-            assert "was killed" in client.stderr.read()
+            assert "has gone" in client.stderr.read()
     assert place.states() == ["running"]
     check_one_line(run(*place.run()), 125, "pyshimio rm")
 
@@ -389,7 +397,7 @@ def test_a_killed_supervisor(place: Place) -> None:
 
     assert place.states() == []
     assert not place.fifos.exists()
-    assert list((place.where / "records" / "pyshimio").iterdir()) == []
+    assert not place.record.exists()
     check_one_line(run("rm", *place.at, place.id), 125, "nothing is known")
 
 
@@ -402,6 +410,91 @@ def test_rm_without_a_bundle(place: Place) -> None:
         process.wait(GUARD)
     shutil.rmtree(place.where / "bundle")
     assert run("rm", *place.at, place.id).returncode == 0
+    assert place.states() == []
+
+
+def test_rm_of_what_is_gone(tmp_path: Path) -> None:
+    """Where the container is gone already what was beside it is cleared, with crun too."""
+    with place_of(tmp_path, "crun") as place:
+        place.bundle("sleep", "1000")
+        with behind_fifos(place) as process:
+            eventually(lambda: place.states() == ["running"], "the container")
+            process.kill()
+            process.wait(GUARD)
+        delete = [place.runtime, "--root", str(place.where / "state"), "delete", "-f", place.id]
+        subprocess.run(delete, check=True)
+        assert run("rm", *place.at, place.id).returncode == 0
+        assert not place.fifos.exists()
+        assert not place.record.exists()
+
+
+def test_rm_of_somebody_elses(place: Place) -> None:
+    """A living container that we have not made is left alone, but with --force."""
+    place.bundle("sleep", "1000")
+    made = [place.runtime, "--root", str(place.where / "state"), "run", "--detach"]
+    made += ["--bundle", str(place.where / "bundle"), place.id]
+    nowhere = subprocess.DEVNULL
+    subprocess.run(made, check=True, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    check_one_line(run("rm", *place.at, place.id), 125, "--force")
+    result = run("exec", *place.at, "-e", "PATH=/bin", place.id, "sh", "-c", "exit 3")
+    assert result.returncode == 3
+    assert place.states() == ["running"]
+    assert run("rm", *place.at, "--force", place.id).returncode == 0
+    assert place.states() == []
+
+
+def test_two_containers_in_one_directory(place: Place) -> None:
+    """The second is refused, and the first stays as it was."""
+    place.bundle("sh", "-c", "read line; exit 3")
+    with behind_fifos(place, "-i") as process:
+        other = attrs.evolve(place, id=f"{place.id}-other")
+        refused = run(*other.run("--fifo-dir", str(place.fifos)))
+        check_one_line(refused, 125, "another container's FIFOs")
+        assert attach(place).returncode == 3
+        assert process.wait(GUARD) == 3
+
+
+def test_a_directory_that_others_get_into(place: Place) -> None:
+    """It is refused, and so is one whose name is too long for a socket."""
+    place.bundle("true")
+    place.fifos.mkdir(mode=0o755)
+    for name in (str(place.fifos), f"{place.where}/{'x' * 90}"):
+        check_one_line(run(*place.run("--fifo-dir", name)), 125, name)
+    assert place.states() == []
+
+
+def test_outputs_that_end_before_the_container(place: Place) -> None:
+    """Its input goes on, to the end."""
+    place.bundle("sh", "-c", "exec >&- 2>&-; cat >/got; exit 4")
+    with behind_fifos(place, "-i") as process:
+        with started("attach", str(place.fifos), stdin=subprocess.PIPE) as client:
+            assert client.stdin is not None
+            client.stdin.write("one\n")
+            client.stdin.flush()
+            got = place.where / "rootfs" / "got"
+            eventually(holds(got, "one"), "the first line")
+            client.stdin.write("two\n")
+            client.stdin.close()
+            assert client.wait(GUARD) == 4
+        assert process.wait(GUARD) == 4
+    assert got.read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("verb", ["create", "start"])
+def test_a_signal_before_it_runs(place: Place, verb: str) -> None:
+    """It ends the command, and nothing is left, whatever the runtime was at."""
+    place.bundle("sleep", "1000")
+    begun = place.where / "begun"
+    slow = place.where / "slow"
+    slow.write_text(
+        f'#!/bin/sh\ncase " $* " in *" {verb} "*) >{begun}; sleep 0.5;; esac\n'
+        f'exec {place.runtime} "$@"\n'
+    )
+    slow.chmod(0o755)
+    with started(*attrs.evolve(place, runtime=str(slow)).run()) as process:
+        eventually(begun.exists, "the runtime")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(GUARD) == 128 + signal.SIGTERM
     assert place.states() == []
 
 

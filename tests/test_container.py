@@ -483,6 +483,22 @@ async def test_repr(tmp_path: Path) -> None:
         assert repr(process) == f"<Exec 'e' of {container.id!r} deleted>"
 
 
+async def test_a_bundle_that_cannot_be_written(tmp_path: Path) -> None:
+    """A pid file goes elsewhere then, and nothing is left of it."""
+    async with containers(tmp_path, ["true"]) as scene:
+        bundle = scene.runtime.bundle
+        _mount("--bind", bundle, bundle)
+        try:
+            _mount("-o", "remount,bind,ro", bundle)
+            before = sorted(os.listdir(bundle))
+            async with await scene.create() as container:
+                await container.start()
+                assert await container.wait(timeout=GUARD) == 0
+            assert sorted(os.listdir(bundle)) == before
+        finally:
+            subprocess.run(["umount", bundle], check=True)
+
+
 # -- statuses --------------------------------------------------------------------------------
 
 
@@ -896,9 +912,7 @@ async def test_a_load_that_fails(tmp_path: Path) -> None:
             with pytest.raises(OSError, match="Too many open files"):
                 await Container.load(container.runc, container.id)
         assert calls.failed == "pidfd_open"
-        assert [path.name for path in Path(tempfile.gettempdir()).iterdir()] == [
-            os.path.basename(container._directory)
-        ]
+        assert list(Path(tempfile.gettempdir()).iterdir()) == []
         assert exists(container.pid)
 
 

@@ -126,7 +126,7 @@ def exec_(
     metavar="KEYS",
     default="ctrl-p,ctrl-q",
     show_default=True,
-    help="Typed on a terminal they end this command, and nothing else.",
+    help="Typed at a container's terminal they end this command, and nothing else.",
 )
 @click.option("--no-stdin", is_flag=True, help="Pass nothing on to its stdin.")
 @click.argument("directory", metavar="DIR")
@@ -134,7 +134,8 @@ def attach(*, detach_keys: str, no_stdin: bool, directory: str) -> int:
     """Attach to the container that `pyshimio run --fifo-dir DIR` runs.
 
     What it has written meanwhile comes first.  The exit status is the container's, 0 when the
-    detach keys were typed.  One client at a time.
+    detach keys were typed.  Without a terminal a signal (Ctrl-C) ends this command, and not the
+    container.  One client at a time.
     """
     from ..client import parse_detach_keys  # noqa: PLC0415 - the library, once the line is right
     from ..errors import InvalidOptionError  # noqa: PLC0415
@@ -149,12 +150,14 @@ def attach(*, detach_keys: str, no_stdin: bool, directory: str) -> int:
 
 @click.command()
 @runtime_options
+@click.option("--force", "-f", is_flag=True, help="Also one that somebody else has made.")
 @click.argument("id", metavar="ID")
-def rm(*, runtime: str, root: str | None, id: str) -> int:  # noqa: A002
+def rm(*, runtime: str, root: str | None, force: bool, id: str) -> int:  # noqa: A002
     """Clear what is left of the container ID when the `pyshimio run` of it was killed.
 
-    It is killed and deleted, and its FIFOs and whatever was beside them are removed.
+    It is killed and deleted, and its FIFOs and whatever was beside them are removed.  One that is
+    being run is left alone, and so is a living one that `pyshimio run` has not made.
     """
     from .remove import remove  # noqa: PLC0415 - the library, once the line is right
 
-    return remove(id, runtime=runtime, root=root)
+    return remove(id, runtime=runtime, root=root, force=force)

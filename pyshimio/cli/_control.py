@@ -19,24 +19,29 @@ from anyio.abc import SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .. import _sys
-from ..errors import ShimIOError
+from ._say import say
 from ._trouble import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from anyio.abc import SocketStream
+    from anyio.abc import SocketListener, SocketStream, TaskGroup
 
     from .._stdio import Stdio
     from ..runc import Container
 
-__all__ = ("SOCKET", "Control", "ask")
+__all__ = ("SOCKET", "Control", "Line", "ask", "connected")
 
 SOCKET = "control.sock"
+LONGEST_PATH = 107
+"""Bytes of a socket's name."""
 LONGEST = 4096
 """Bytes of a request or an answer."""
+MOST = 64
+"""Connections at a time."""
 LAST_WORDS = 1.0
 """Seconds for the answers to those who wait for the container's exit."""
+AGAIN = 0.1
 
 
 class Control:
@@ -52,48 +57,74 @@ class Control:
     def __init__(
         self, directory: str, container: Container, stdio: Stdio, drained: anyio.Event
     ) -> None:
-        self._path = os.path.join(directory, SOCKET)
+        self._path = socket_path(directory)
         self._container = container
         self._stdio = stdio
         self._drained = drained
-        self._waiting = 0
+        self._guests = 0  # who have asked about it, and are to hear how it ended
+        self._connections = 0
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[None]:
         """Answer in the block; those who wait have their answer when it is left."""
         listener = await anyio.create_unix_listener(self._path, mode=0o600)
+        group = anyio.create_task_group()
+        await group.__aenter__()
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(listener.serve, self._converse)
-                yield
-                with anyio.move_on_after(LAST_WORDS):
-                    while self._waiting and self._drained.is_set():  # noqa: ASYNC110
-                        await anyio.sleep(0.01)
-                group.cancel_scope.cancel()
+            group.start_soon(self._serve, listener, group)
+            yield
+            with anyio.move_on_after(LAST_WORDS):
+                while self._guests and self._drained.is_set():  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
         finally:
+            group.cancel_scope.cancel()
+            # The group is not told of an error of the body, which it would wrap.
+            await group.__aexit__(None, None, None)
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
 
+    async def _serve(self, listener: SocketListener, group: TaskGroup) -> None:
+        async with listener:
+            while True:
+                try:
+                    await listener.serve(self._converse, group)
+                except OSError as error:  # no descriptor left, say
+                    say(f"nobody can connect now: {error}")
+                    await anyio.sleep(AGAIN)
+
     async def _converse(self, connection: SocketStream) -> None:
-        async with connection:
-            uid = _sys.peer_uid(connection.extra(SocketAttribute.raw_socket))  # noqa: S610 - anyio's
-            if uid not in {0, os.geteuid()}:
-                return
-            requests = BufferedByteReceiveStream(connection)
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        guest = False
+        self._connections += 1
+        try:
+            async with connection:
+                uid = _sys.peer_uid(connection.extra(SocketAttribute.raw_socket))  # noqa: S610 - anyio's
+                if uid not in {0, os.geteuid()} or self._connections > MOST:
+                    return
+                requests = BufferedByteReceiveStream(connection)
                 while True:
-                    try:
-                        line = await requests.receive_until(b"\n", LONGEST)
-                    except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound):
+                    line = await requests.receive_until(b"\n", LONGEST)
+                    answer = await self._answer(line)
+                    if "id" in answer and not guest:
+                        guest = True
+                        self._guests += 1
+                    await connection.send(json.dumps(answer).encode() + b"\n")
+                    if "status" in answer:
                         return
-                    await connection.send(json.dumps(await self._answer(line)).encode() + b"\n")
+        except (
+            *(anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound),
+            *(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError),
+        ):
+            pass  # whoever it was has gone
+        finally:
+            self._connections -= 1
+            self._guests -= guest
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
             return await self._do(request["op"], request)
-        except (ShimIOError, ValueError, KeyError, TypeError) as error:
-            return {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - whatever is asked, the container goes on
+            return {"error": str(error) or repr(error)}
 
     async def _do(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         container = self._container
@@ -111,32 +142,70 @@ class Control:
         elif operation == "close_stdin":
             container.close_stdin()
         elif operation == "wait":
-            self._waiting += 1
-            try:
-                await self._drained.wait()
-                return {"status": container.status}
-            finally:
-                self._waiting -= 1
+            await self._drained.wait()
+            return {"status": container.status}
         else:
             raise ValueError(f"no such operation: {operation!r}")
         return {}
 
 
-async def ask(directory: str, operation: str, **facts: object) -> dict[str, Any]:
-    """Ask the one who runs the container of *directory*, and return the answer.
+def socket_path(directory: str) -> str:
+    """Where the socket of a directory is.
 
     Raises:
-        Refusal: Nobody is there, or it says no.
+        Refusal: The kernel takes no name that is so long.
+    """
+    path = os.path.join(directory, SOCKET)
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise Refusal(f"{directory} is too long a name for a directory with a socket in it")
+    return path
+
+
+class Line:
+    """A connection to whoever runs the container; one question after the other."""
+
+    def __init__(self, directory: str, connection: SocketStream) -> None:
+        self._directory = directory
+        self._connection = connection
+        self._answers = BufferedByteReceiveStream(connection)
+
+    async def ask(self, operation: str, **facts: object) -> dict[str, Any]:
+        """Ask, and return the answer.
+
+        Raises:
+            Refusal: It says no, or has gone.
+        """
+        try:
+            await self._connection.send(json.dumps({"op": operation, **facts}).encode() + b"\n")
+            line = await self._answers.receive_until(b"\n", LONGEST)
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as error:
+            raise Refusal(f"whoever ran the container at {self._directory} has gone") from error
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise Refusal(str(answer["error"]))
+        return answer
+
+
+@asynccontextmanager
+async def connected(directory: str) -> AsyncGenerator[Line]:
+    """A line to the one who runs the container of *directory*.
+
+    Raises:
+        Refusal: Nobody is there, or somebody else than us or root.
     """
     try:
-        async with await anyio.connect_unix(os.path.join(directory, SOCKET)) as connection:
-            await connection.send(json.dumps({"op": operation, **facts}).encode() + b"\n")
-            line = await BufferedByteReceiveStream(connection).receive_until(b"\n", LONGEST)
+        connection = await anyio.connect_unix(socket_path(directory))
     except OSError as error:
-        raise Refusal(f"nobody runs a container at {directory}: {error.strerror}") from error
-    except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as error:
-        raise Refusal(f"whoever ran the container at {directory} has gone") from error
-    answer: dict[str, Any] = json.loads(line)
-    if "error" in answer:
-        raise Refusal(str(answer["error"]))
-    return answer
+        why = error.strerror or str(error)
+        raise Refusal(f"nobody runs a container at {directory}: {why}") from error
+    async with connection:
+        uid = _sys.peer_uid(connection.extra(SocketAttribute.raw_socket))  # noqa: S610 - anyio's
+        if uid not in {0, os.geteuid()}:
+            raise Refusal(f"somebody else, with uid {uid}, runs what is at {directory}")
+        yield Line(directory, connection)
+
+
+async def ask(directory: str, operation: str, **facts: object) -> dict[str, Any]:
+    """One question, as :meth:`Line.ask` has it."""
+    async with connected(directory) as line:
+        return await line.ask(operation, **facts)

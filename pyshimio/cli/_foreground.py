@@ -12,7 +12,7 @@ import attrs
 
 from .. import _sys
 from .._stdio import Stdio
-from ..errors import ContainerStateError, RuntimeFailedError, ShimIOError, StreamFailedError
+from ..errors import ContainerStateError, ShimIOError, StreamFailedError
 from ..io._base import LINGER, SINK_TIMEOUT
 from ..io._outlet import SinkOutlet
 from ..io.console import ConsoleIO
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from ..io._base import BaseIO
     from ..io._result import DrainPolicy, DrainResult
@@ -45,6 +46,7 @@ class Options:
     Args:
         tty: It has a terminal.
         interactive: Its stdin is ours.
+        behind_fifos: Its stdio is a client's; our terminal has nothing to do with it.
         namespace: For loggers and the report.
         drain: After its exit: as for :meth:`~pyshimio.abc.IO.drain`; ``keep`` goes on until
             nobody has its output open.
@@ -54,6 +56,7 @@ class Options:
 
     tty: bool = False
     interactive: bool = False
+    behind_fifos: bool = False
     namespace: str = "default"
     drain: DrainPolicy = "eof"
     report: Literal["table", "json"] | None = None
@@ -89,23 +92,31 @@ class Foreground:
         self._result: DrainResult | None = None
         # What a signal cuts short where there is nobody to pass it on to.
         self._phase: anyio.CancelScope
+        self._started = False
         self._signal = 0
+        self._queue: MemoryObjectSendStream[int]
 
     async def main(self) -> int:
         say_bugs()
         began = _sys.monotonic()
         status = FAILED
-        self._phase = anyio.CancelScope()
         self.drained = anyio.Event()
+        self._queue, signals = anyio.create_memory_object_stream[int](math.inf)
         async with anyio.create_task_group() as self.group:
-            listen(self._numbers, lambda info: self._on_signal(info.si_signo))
-            try:
-                status = await self._live(self)
-            except (ShimIOError, OSError, Refusal) as error:
-                # Caught in here: the group would wrap it.
-                say(str(error))
-                status = status_for(error)
+            self.group.start_soon(self._pass_on, signals)
+            with anyio.CancelScope() as self._phase:
+                listen(self._numbers, lambda info: self._on_signal(info.si_signo))
+                try:
+                    status = await self._live(self)
+                except (ShimIOError, OSError, Refusal) as error:
+                    # Caught in here: the group would wrap it.
+                    say(str(error))
+                    status = status_for(error)
+            if self._signal and not self._started:
+                status = 128 + self._signal
             self.group.cancel_scope.cancel()
+        self._queue.close()
+        signals.close()
         self._report(status, _sys.monotonic() - began)
         return status
 
@@ -130,7 +141,7 @@ class Foreground:
             chown="try",
             stdin_stream=interactive and not tty,
             runtime=True,
-            size=self.terminal.size,
+            size=None if self._options.behind_fifos else self.terminal.size,
         )
         if tty and log is None:
             assert isinstance(made, ConsoleIO)
@@ -154,33 +165,31 @@ class Foreground:
             linger: Seconds for clients of its FIFOs to read what is left.
         """
         self._io = io
-        with anyio.CancelScope() as self._phase:
-            self._what = await make()
-        if (what := self._what) is None:
-            return 128 + self._signal
+        self._what = what = await make()
         async with what, beside():
             relays = self._options.interactive
-            with (
-                self.terminal.raw(wanted=relays and self._options.tty),
-                anyio.CancelScope() as self._phase,
-            ):
+            with self.terminal.raw(wanted=relays and self._options.tty):
                 await what.start()
-                if relays:
-                    self.group.start_soon(relay_input, io)
-                await what.gone()
-                await self._deliver(what, linger)
+                self._started = True
+                with anyio.CancelScope() as self._phase:
+                    if relays:
+                        self.group.start_soon(relay_input, io)
+                    await what.gone()
+                    await self._deliver(what, linger)
+                self.drained.set()
         if self._phase.cancelled_caught:
             say("interrupted; what was left of the output is lost")
         complain(self._result)
         return await what.wait()
 
     async def _deliver(self, what: Container | Exec, linger: float) -> None:
+        until = anyio.current_time() + linger
+        keep = self._options.drain == "keep"
         try:
-            keep = self._options.drain == "keep"
             self._result = await what.drain(
                 policy="eof" if keep else self._options.drain,
                 linger=math.inf if keep else LINGER,
-                sink_timeout=max(SINK_TIMEOUT, linger),
+                sink_timeout=linger if self._options.behind_fifos else SINK_TIMEOUT,
             )
         except StreamFailedError as error:
             # It has its status, which is what we are asked for.
@@ -188,7 +197,7 @@ class Foreground:
             say(str(error))
         self.drained.set()
         assert self._io is not None
-        with anyio.move_on_after(linger):
+        with anyio.CancelScope(deadline=until):
             while any(not fifo.fd.closed for _, fifo in self._io._fifos()):  # noqa: ASYNC110
                 await anyio.sleep(0.02)
 
@@ -197,22 +206,26 @@ class Foreground:
     def _on_signal(self, number: int) -> None:
         what = self._what
         if number == signal.SIGWINCH:
-            self.resize()
+            if not self._options.behind_fifos:
+                self.resize()
         elif number == signal.SIGUSR1:
             self.group.start_soon(self._reopen)
-        elif what is None or what.state in {"stopped", "deleted"}:
+        elif self._started and what is not None and what.state not in {"stopped", "deleted"}:
+            self._queue.send_nowait(number)
+        elif number != signal.SIGUSR2:
             self._signal = number
             self._phase.cancel()
-        else:
-            self.group.start_soon(self._pass_on, what, number)
 
-    async def _pass_on(self, what: Container | Exec, number: int) -> None:
-        try:
-            await what.kill(number)
-        except ContainerStateError:
-            pass  # it has gone meanwhile, or is about to be started
-        except RuntimeFailedError as error:
-            say(str(error))
+    async def _pass_on(self, signals: MemoryObjectReceiveStream[int]) -> None:
+        """One after the other, in their order."""
+        async for number in signals:
+            assert self._what is not None
+            try:
+                await self._what.kill(number)
+            except ContainerStateError:
+                pass  # it has gone meanwhile
+            except (ShimIOError, OSError) as error:
+                say(f"cannot pass on signal {number}: {error}")
 
     def resize(self) -> None:
         """Make its terminal as large as ours."""

@@ -1,8 +1,8 @@
 """What is known of a container that is being run, for whoever has to clear it away.
 
-A directory for each container in ``$XDG_RUNTIME_DIR/pyshimio`` (``/run/pyshimio``), under a
-name that the runtime's root directory and the container's id make.  Who runs the container
-holds a lock there, which ends with that process however it ends.
+A directory for each container in ``/run/pyshimio`` (``$XDG_RUNTIME_DIR/pyshimio`` for who is not
+root), under a name that the runtime, its root directory and the container's id make.  Who runs
+the container holds a lock there, which ends with that process however it ends.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
+from .._fd import OwnedFd
 from ._trouble import Refusal
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ("Record",)
+__all__ = ("Record", "check_private")
 
 
 @attrs.define(eq=False)
@@ -32,10 +35,14 @@ class Record:
 
     Args:
         path: The directory.
+        id: The container's.
+        remedy: The command that clears it.
     """
 
     path: str
-    _lock: int = -1
+    id: str
+    remedy: str
+    _lock: OwnedFd | None = None
 
     @classmethod
     def of(cls, program: str, root: str | None, id: str) -> Record:  # noqa: A002 - the runtime's word
@@ -46,9 +53,12 @@ class Record:
         """
         if not id or "/" in id or id in {".", ".."}:
             raise Refusal(f"{id!r} is no name for a container")
-        where = f"{os.path.basename(program)}\0{os.path.abspath(root) if root else ''}"
-        key = hashlib.sha256(where.encode()).hexdigest()[:16]
-        return cls(os.path.join(_base(), key, id))
+        name = os.path.basename(program)
+        # Two names of one directory are one root, and none is the runtime's own.
+        where = os.path.realpath(root or f"/run/{name}")
+        key = hashlib.sha256(f"{name}\0{where}".encode()).hexdigest()[:16]
+        remedy = ["pyshimio", "rm", "--runtime", program, *(["--root", root] if root else []), id]
+        return cls(os.path.join(_base(), f"{key}-{id}"), id, shlex.join(remedy))
 
     def take(self, **facts: object) -> None:
         """Make it, say who we are, and hold it.
@@ -56,36 +66,26 @@ class Record:
         Raises:
             Refusal: Somebody runs this container, or was killed while it ran.
         """
-        if not self._hold():
-            raise Refusal(f"{os.path.basename(self.path)} is being run by process {self._pid()}")
+        self._hold()
         if self.exists():
             self.close()
             raise Refusal(
-                f"whoever ran {os.path.basename(self.path)} was killed, and what is left of it is"
-                " in the way; `pyshimio rm` clears it"
+                f"whoever ran {self.id} was killed, and what is left of it is in the way;"
+                f" `{self.remedy}` clears it"
             )
-        with open(self._file, "w", encoding="utf-8") as file:
+        new = f"{self._file}.new"
+        with open(new, "w", encoding="utf-8") as file:
             json.dump({"pid": os.getpid(), **facts}, file)
+        os.replace(new, self._file)
 
     def take_over(self) -> dict[str, object]:
-        """Hold what somebody left behind who was killed; what it says.
+        """Hold what somebody left behind who was killed; what it says, if anything is left.
 
         Raises:
             Refusal: That one lives.
         """
-        if not os.path.isdir(self.path):
-            return {}
-        if not self._hold():
-            raise Refusal(
-                f"{os.path.basename(self.path)} is being run by process {self._pid()}; end that"
-            )
+        self._hold()
         return self._facts()
-
-    def make_directory(self, name: str) -> str:
-        """One in it; its path."""
-        path = os.path.join(self.path, name)
-        os.mkdir(path, 0o700)
-        return path
 
     def exists(self) -> bool:
         """Whether something is left, or in use."""
@@ -103,25 +103,25 @@ class Record:
             return {}
         return facts
 
-    def _pid(self) -> object:
-        return self._facts().get("pid", "?")
-
-    def _hold(self) -> bool:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        path = os.path.join(self.path, "lock")
+    def _hold(self) -> None:
+        base = os.path.dirname(self.path)
+        with suppress(FileExistsError):
+            os.mkdir(base, 0o700)
+        check_private(base)
         while True:
-            for directory in (_base(), os.path.dirname(self.path), self.path):
-                with suppress(FileExistsError):
-                    os.mkdir(directory, 0o700)
-            _check_owner(_base())
-            self._lock = os.open(path, flags, 0o600)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(self._lock).st_ino == os.stat(path).st_ino:
-                    return True
+                with suppress(FileExistsError):
+                    os.mkdir(self.path, 0o700)
+                path = os.path.join(self.path, "lock")
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._lock = OwnedFd(os.open(path, flags, 0o600))
+                fcntl.flock(self._lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(self._lock.fileno()).st_ino == os.stat(path).st_ino:
+                    return
             except BlockingIOError:
                 self.close()
-                return False
+                pid = self._facts().get("pid", "?")
+                raise Refusal(f"{self.id} is being run by process {pid}; end that") from None
             except FileNotFoundError:
                 pass
             # Whoever had it has removed it meanwhile.
@@ -130,15 +130,13 @@ class Record:
     def remove(self) -> None:
         """It is cleared away."""
         shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):  # others of this runtime are left
-            os.rmdir(os.path.dirname(self.path))
         self.close()
 
     def close(self) -> None:
         """Hold it no more.  Idempotent."""
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -152,14 +150,23 @@ class Record:
         self.close()
 
 
-def _check_owner(base: str) -> None:
-    """In a directory for everybody, somebody else may have made it for us."""
-    if os.stat(base).st_uid != os.geteuid():
-        raise Refusal(f"{base} is somebody else's; set XDG_RUNTIME_DIR to a directory of yours")
+def check_private(directory: str) -> None:
+    """Raise for a directory that somebody else made, or into which somebody else gets.
+
+    Raises:
+        Refusal: It is one.
+    """
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise Refusal(f"{directory} is no directory")
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise Refusal(
+            f"{directory} is not for us alone; it has to be ours, with mode 0700, or to be missing"
+        )
 
 
 def _base() -> str:
+    if os.geteuid() == 0:
+        return "/run/pyshimio"  # whatever the session says: who clears may be in another one
     where = os.environ.get("XDG_RUNTIME_DIR")
-    if not where:
-        return "/run/pyshimio" if os.geteuid() == 0 else f"/tmp/pyshimio-{os.geteuid()}"  # noqa: S108
-    return os.path.join(where, "pyshimio")
+    return f"{where}/pyshimio" if where else f"/tmp/pyshimio-{os.geteuid()}"  # noqa: S108

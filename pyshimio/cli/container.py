@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .._fd import OwnedFd
 from .._fifo import FifoHandle
 from ..client import FifoSet
 from ..runc import Bundle, Container, Runc, Subreaper
-from ._control import SOCKET, Control
+from ._control import SOCKET, Control, socket_path
 from ._foreground import in_foreground
-from ._record import Record
+from ._record import Record, check_private
 from ._trouble import Refusal
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ class _Run:
         fifos = self._directory is not None
         # Where its stdio is a client's, ours is not asked for.
         self.foreground_options = attrs.evolve(
-            options.foreground, interactive=options.foreground.interactive and not fifos
+            options.foreground,
+            interactive=options.foreground.interactive and not fifos,
+            behind_fifos=fifos,
         )
 
     async def live(self, foreground: Foreground) -> int:
@@ -82,58 +86,82 @@ class _Run:
             try:
                 async with Subreaper(orphans=True):
                     if self._directory is None:
-                        return await self._in_front(foreground, bundle, record)
-                    return await self._behind_fifos(foreground, bundle, record, self._directory)
+                        return await self._in_front(foreground, bundle)
+                    return await self._behind_fifos(foreground, bundle, self._directory)
             finally:
                 record.remove()
 
-    async def _in_front(self, foreground: Foreground, bundle: Bundle, record: Record) -> int:
+    async def _in_front(self, foreground: Foreground, bundle: Bundle) -> int:
         options = self._options
         io = await foreground.stdio(
             options.log,
             owner=bundle.outside(bundle.uid, bundle.gid),
             id=options.id,
         )
-        return await foreground.follow(partial(self._create, io, record), io)
+        return await foreground.follow(partial(self._create, io), io)
 
-    async def _behind_fifos(
-        self, foreground: Foreground, bundle: Bundle, record: Record, directory: str
-    ) -> int:
+    async def _behind_fifos(self, foreground: Foreground, bundle: Bundle, directory: str) -> int:
         options = self._options
-        with FifoSet.create(
-            options.id,
-            terminal=bundle.terminal,
-            directory=directory,
-            stdin=options.foreground.interactive,
-        ) as fifos:
+        socket_path(directory)  # or a refusal, before there is anything
+        with (
+            _ours_alone(directory),
+            FifoSet.create(
+                options.id,
+                terminal=bundle.terminal,
+                directory=directory,
+                stdin=options.foreground.interactive,
+            ) as fifos,
+        ):
             io = await foreground.stdio(
                 fifos.stdio,
                 owner=bundle.outside(bundle.uid, bundle.gid),
                 id=options.id,
             )
-
             made: list[Container] = []
 
             async def create() -> Container:
                 # No client is waited for: what it writes stays in its FIFOs until one comes.
                 with _reading(fifos.stdio):
-                    made.append(await self._create(io, record))
+                    made.append(await self._create(io))
                 return made[0]
 
             def control() -> AbstractAsyncContextManager[None]:
                 return Control(directory, made[0], fifos.stdio, foreground.drained).served()
 
-            try:
-                return await foreground.follow(create, io, beside=control, linger=options.linger)
-            finally:
-                clear(directory)
+            return await foreground.follow(create, io, beside=control, linger=options.linger)
 
-    async def _create(self, io: BaseIO, record: Record) -> Container:
+    async def _create(self, io: BaseIO) -> Container:
         options = self._options
         runc = Runc(program=options.runtime, root=options.root)
-        return await Container.create(
-            runc, options.id, options.bundle, io=io, directory=record.make_directory("pids")
-        )
+        return await Container.create(runc, options.id, options.bundle, io=io)
+
+
+@contextmanager
+def _ours_alone(directory: str) -> Generator[None]:
+    """Have the directory, with the lock for its client; what is beside the FIFOs goes in the end.
+
+    Raises:
+        Refusal: Somebody else has it, or could get in.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    check_private(directory)
+    held = OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        try:
+            fcntl.flock(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(f"{directory} has another container's FIFOs") from None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        OwnedFd(os.open(os.path.join(directory, ATTACHED), flags, 0o600)).close()
+        try:
+            yield
+        finally:
+            clear(directory)
+            with suppress(OSError):  # something of somebody else's is there
+                os.rmdir(directory)
+    finally:
+        held.close()
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import cast
 
 import anyio
@@ -10,6 +12,7 @@ from .._stdio import Stdio
 from ..client import FifoSet
 from ..errors import InvalidOptionError, RuntimeFailedError, ShimIOError
 from ..runc import Container, Runc
+from ..runc._client import missing
 from . import FAILED
 from ._record import Record
 from ._say import say
@@ -21,42 +24,62 @@ __all__ = ("remove",)
 STREAMS = ("stdin", "stdout", "stderr")
 
 
-def remove(id: str, *, runtime: str, root: str | None) -> int:  # noqa: A002 - the runtime's word
+def remove(id: str, *, runtime: str, root: str | None, force: bool) -> int:  # noqa: A002
     """Kill and delete the container, remove its FIFOs and all that is known of it."""
     say_what_goes_wrong()
     try:
-        anyio.run(_remove, id, runtime, root)
+        anyio.run(_remove, id, runtime, root, force)
     except (ShimIOError, OSError, Refusal) as error:
         say(str(error))
         return FAILED
     return 0
 
 
-async def _remove(id: str, runtime: str, root: str | None) -> None:  # noqa: A002
+async def _remove(id: str, runtime: str, root: str | None, force: bool) -> None:  # noqa: A002, FBT001
     with Record.of(runtime, root, id) as record:
-        known = record.exists()
         facts = record.take_over()
-        there = await _delete(Runc(program=runtime, root=root), id)
+        known = record.exists()
+        try:
+            there = await _delete(Runc(program=runtime, root=root), id, force=force or known)
+        except BaseException:
+            if not known:
+                record.remove()
+            raise
         if not (known or there):
             record.remove()
             raise Refusal(f"nothing is known of a container {id!r}")
         if (directory := cast("str | None", facts.get("directory"))) is not None:
             clear(directory)
-            stdin, stdout, stderr = (f"{directory}/{id}-{stream}" for stream in STREAMS)
+            stdin, stdout, stderr = (os.path.join(directory, f"{id}-{name}") for name in STREAMS)
             FifoSet.load(Stdio(stdin, stdout, stderr)).remove()
         record.remove()
 
 
-async def _delete(runc: Runc, id: str) -> bool:  # noqa: A002
-    """Whether there was one."""
+async def _delete(runc: Runc, id: str, *, force: bool) -> bool:  # noqa: A002
+    """Whether there was one.
+
+    Raises:
+        Refusal: It lives, and nothing says that it is one of those that may be ended.
+    """
     try:
         container = await Container.load(runc, id)
     except InvalidOptionError:  # its bundle is gone
+        if not force and (await runc.state(id)).status != "stopped":
+            raise Refusal(_foreign(id)) from None
         await runc.delete(id, force=True)
         return True
     except RuntimeFailedError as error:
-        if "does not exist" not in str(error):
+        if not missing(error, id):
             raise
+        with suppress(RuntimeFailedError):  # one that was half made has a directory at most
+            await runc.delete(id, force=True)
         return False
+    if not force and container.state != "stopped":
+        container.close()
+        raise Refusal(_foreign(id))
     await container.delete(force=True)
     return True
+
+
+def _foreign(id: str) -> str:  # noqa: A002
+    return f"{id} lives, and it is not one that `pyshimio run` has left; --force ends it"

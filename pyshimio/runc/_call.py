@@ -98,7 +98,7 @@ class Call:
         log: A file that gets the runtime's log, which is taken here first: others may write
             there at the same time, and what failed here is not to be blamed on them.
         log_format: ``"json"`` or ``"text"``.
-        env: Its environment.
+        env: Its environment; None for ours.
         extra_files: See :class:`Command`.
         stdin: Bytes for it to read.
         captured: Whether its stdout and stderr are heard; a container must not inherit them.
@@ -114,7 +114,7 @@ class Call:
         *,
         log: str | None,
         log_format: str,
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None,
         extra_files: Sequence[Descriptor] = (),
         stdin: bytes | None = None,
         captured: bool = True,

@@ -93,7 +93,10 @@ class Runc:
             head.append(f"--rootless={'true' if self.rootless else 'false'}")
         return [*head, *self.extra_args]
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str] | None:
+        """None for ours as it is, which need not be looked through at each call."""
+        if not self.env and PRIVATE.isdisjoint(os.environ):
+            return None
         ours = {name: value for name, value in os.environ.items() if name not in PRIVATE}
         return {**ours, **self.env}
 
@@ -400,7 +403,9 @@ def missing(error: RuntimeFailedError, id: str) -> bool:  # noqa: A002
     """Whether that is what a runtime says of a container that it does not know."""
     said = "\n".join([error.stderr, *(entry.message for entry in error.entries)])
     # crun names the file (for state) or the directory (for delete) that it cannot open.
-    return bool(re.search(rf"does not exist|/{re.escape(id)}(/status)?['`]: No such file", said))
+    name = re.escape(id)
+    unknown = rf"container\b.{{0,200}}does not exist|/{name}(/status)?['`]: No such file"
+    return bool(re.search(unknown, said))
 
 
 def _status_of(answer: Answer, *, detach: bool) -> int:

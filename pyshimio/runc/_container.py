@@ -76,7 +76,6 @@ class Container(Life):
         *,
         rootfs: str | None,
         exits: Exits | None,
-        directory: str | None = None,
     ) -> None:
         super().__init__(id, id, io)
         self.runc = runc
@@ -93,8 +92,7 @@ class Container(Life):
         self._published = False
         self._changing = anyio.Lock()
         self._deleting = anyio.Lock()
-        where = os.environ.get("XDG_RUNTIME_DIR") or None
-        self._directory = directory or tempfile.mkdtemp(prefix="container-", dir=where)
+        self._directory: str | None = None
         self._pid_files = 0
 
     # -- how it comes about -------------------------------------------------------------
@@ -111,7 +109,6 @@ class Container(Life):
         options: CreateOptions | None = None,
         rootfs: str | None = None,
         exits: Exits | None = None,
-        directory: str | None = None,
     ) -> Self:
         """Make a container, up to the moment before its program begins (the shim's Create).
 
@@ -131,8 +128,6 @@ class Container(Life):
                 there or below is unmounted by :meth:`delete`.
             exits: Where exits are published, for several containers together; closed by whoever
                 made it.
-            directory: Of its own, for pid files; removed with it.  None makes one in
-                ``$XDG_RUNTIME_DIR`` or the directory for temporary files.
 
         Raises:
             RuntimeFailedError: The runtime failed.
@@ -143,7 +138,7 @@ class Container(Life):
         """
         async with open_io(io, bundle, id=id, namespace=namespace) as (found, stdio):
             leftovers = Leftovers()
-            self = cls(runc, id, found, stdio, rootfs=rootfs, exits=exits, directory=directory)
+            self = cls(runc, id, found, stdio, rootfs=rootfs, exits=exits)
             try:
                 await self._create(options or CreateOptions())
             except BaseException:
@@ -207,7 +202,11 @@ class Container(Life):
         try:
             if known.pid and known.status != "stopped":
                 self._follow_init(known.pid)
-            else:
+                # Before it was followed the pid may have become somebody else's.
+                if (await runc.state(id)).pid != known.pid:
+                    self._close_process()
+                    self._process = None
+            if self._process is None:
                 self._loss = NotSubreaperError(
                     f"the container {id!r} had ended before it was loaded, so its exit status is"
                     " not to be had",
@@ -219,8 +218,15 @@ class Container(Life):
         return self
 
     def _pid_file(self) -> str:
+        """In the bundle, as the shim has it; where that is read-only, in a directory of our own."""
         self._pid_files += 1
-        return os.path.join(self._directory, f"{self._pid_files}.pid")
+        where = self.bundle.path
+        if not os.access(where, os.W_OK):
+            if self._directory is None:
+                volatile = os.environ.get("XDG_RUNTIME_DIR") or None
+                self._directory = tempfile.mkdtemp(prefix="container-", dir=volatile)
+            where = self._directory
+        return os.path.join(where, f"{self.id}-{_sys.getpid()}-{self._pid_files}.pid")
 
     # -- what it does -------------------------------------------------------------------
 
@@ -464,7 +470,8 @@ class Container(Life):
 
     def _forget(self) -> None:
         self._close_process()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
         if self._own_exits:
             self.exits.close()
 

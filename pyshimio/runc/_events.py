@@ -39,7 +39,7 @@ class RuntimeEvents:
     """
 
     _args: tuple[str, ...]
-    _env: Mapping[str, str]
+    _env: Mapping[str, str] | None
     _io: PipeIO | None = attrs.field(default=None, init=False)
     _process: Process | None = attrs.field(default=None, init=False)
     _errors: Page | None = attrs.field(default=None, init=False)

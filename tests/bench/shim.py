@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from .stage import Stage
 
 COUNT = 1 << 14
-DD = ("if=/dev/zero", "bs=64k", f"count={COUNT}")
 READER = """
 dd bs=64k count=1 iflag=fullblock of=/dev/null status=none
 date +%s.%N
@@ -41,7 +39,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def shim(stage: Stage) -> Row:
     """1 GiB out of a container: through a keeper of ours, and through ctr."""
-    bundle = make_bundle(stage, "dd", ["/bin/dd", *DD])
+    bundle = make_bundle(stage, "dd", _dd(stage))
     parties = {loop: partial(_through_keeper, stage, loop, bundle) for loop in LOOPS}
     goals: list[Goal] = []
     if shutil.which("containerd") and shutil.which(SHIM):
@@ -57,10 +55,15 @@ def shim(stage: Stage) -> Row:
     )
 
 
+def _dd(stage: Stage) -> list[str]:
+    # What is in a container inherits the core of whoever moves its bytes.
+    dd = ["/bin/dd", "if=/dev/zero", "bs=64k", f"count={COUNT}"]
+    return ["/bin/taskset", f"{1 << stage.other_core:x}", *dd]
+
+
 def _through_keeper(stage: Stage, loop: str, bundle: str) -> Sample:
     fifo = stage.fifo("stdout")
-    # Not pinned, as the installed shim is not: what is in the container would be, too.
-    keeper = [sys.executable, "-m", "bench.keeper", "flood", loop, bundle, fifo]
+    keeper = stage.ours("keeper", "flood", loop, bundle, fifo)
     with subprocess.Popen(keeper, stdout=subprocess.PIPE, cwd=HERE.parent) as ours:
         with open(fifo, "rb") as output:
             seconds = _read(stage, output)
@@ -86,7 +89,7 @@ def _through_containerd(stage: Stage) -> Sample:
     with containerd(stage) as address:
         name = f"bench-{os.getpid()}"
         command = ["ctr", "--address", address, "run", "--rm", "--rootfs", str(root), name]
-        command += ["/bin/dd", *DD]
+        command += _dd(stage)
         watched = _Watched(f"{SHIM} .*-id {name}")
         with (
             watched,
@@ -115,7 +118,7 @@ def containerd(stage: Stage) -> Iterator[str]:
         encoding="utf-8",
     )
     daemon = subprocess.Popen(
-        ["containerd", "--config", str(config)],
+        pinned(stage.pump_core, ["containerd", "--config", str(config)]),  # and so the shim
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
