@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,27 @@ def test_attach(tmp_path: Path) -> None:
             process.kill()
     assert (process.returncode, err) == (0, "")
     assert out == "first\nsecond\nthird\n"
+    assert not (tmp_path / "fifos").exists()
+
+
+@pytest.mark.parametrize("keys, said", [("exit\n", "ended"), ("\x10\x11", "detached")])
+def test_terminal(tmp_path: Path, keys: str, said: str) -> None:
+    """What is typed at our terminal reaches the program's, until it ends or we leave."""
+    program = shlex.join([sys.executable, str(EXAMPLES / "terminal.py"), str(tmp_path / "fifos")])
+    command = ["script", "--quiet", "--flush", "--return", "--command", program, "/dev/null"]
+    with subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("echo rea''dy\n")
+        process.stdin.flush()
+        while "ready" not in process.stdout.readline():
+            pass
+        process.stdin.write(keys)
+        process.stdin.flush()
+        assert said in process.stdout.read()
+        assert process.wait(GUARD) == 0
     assert not (tmp_path / "fifos").exists()
 
 
