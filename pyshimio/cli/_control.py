@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from .._stdio import Stdio
     from ..runc import Container
 
-__all__ = ("SOCKET", "Control", "Line", "ask", "connected")
+__all__ = ("SOCKET", "UNFINISHED", "Control", "Line", "ask", "connected")
 
 SOCKET = "control.sock"
+UNFINISHED = ".new"
 LONGEST_PATH = 107
 """Bytes of a socket's name."""
 LONGEST = 4096
@@ -67,7 +68,9 @@ class Control:
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[None]:
         """Answer in the block; those who wait have their answer when it is left."""
-        listener = await anyio.create_unix_listener(self._path, mode=0o600)
+        # Under another name until it has its mode.
+        listener = await anyio.create_unix_listener(f"{self._path}{UNFINISHED}", mode=0o600)
+        os.rename(f"{self._path}{UNFINISHED}", self._path)
         group = anyio.create_task_group()
         await group.__aenter__()
         try:
@@ -156,7 +159,7 @@ def socket_path(directory: str) -> str:
         Refusal: The kernel takes no name that is so long.
     """
     path = os.path.join(directory, SOCKET)
-    if len(os.fsencode(path)) > LONGEST_PATH:
+    if len(os.fsencode(path + UNFINISHED)) > LONGEST_PATH:
         raise Refusal(f"{directory} is too long a name for a directory with a socket in it")
     return path
 

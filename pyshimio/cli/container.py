@@ -14,7 +14,7 @@ from .._fd import OwnedFd
 from .._fifo import FifoHandle
 from ..client import FifoSet
 from ..runc import Bundle, Container, Runc, Subreaper
-from ._control import SOCKET, Control, socket_path
+from ._control import SOCKET, UNFINISHED, Control, socket_path
 from ._foreground import in_foreground
 from ._record import Record, check_private
 from ._trouble import Refusal
@@ -179,6 +179,6 @@ def _reading(stdio: Stdio) -> Generator[None]:
 
 def clear(directory: str) -> None:
     """Remove what is beside the FIFOs."""
-    for name in (SOCKET, ATTACHED):
+    for name in (SOCKET, f"{SOCKET}{UNFINISHED}", ATTACHED):
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, name))
