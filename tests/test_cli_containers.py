@@ -25,7 +25,7 @@ from support.runc import fitting, make_rootfs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.runtime("runc", "busybox")
+pytestmark = [pytest.mark.runtime("runc", "busybox"), pytest.mark.slow]
 
 RUNTIMES = pytest.mark.parametrize(
     "program", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))]
