@@ -487,9 +487,9 @@ def test_outputs_that_end_before_the_container(place: Place) -> None:
     assert got.read_text() == "one\ntwo\n"
 
 
-@pytest.mark.parametrize("verb", ["create", "start"])
-def test_a_signal_before_it_runs(place: Place, verb: str) -> None:
-    """It ends the command, and nothing is left, whatever the runtime was at."""
+@pytest.mark.parametrize("verb, signals", [("create", 1), ("start", 2)])
+def test_a_signal_before_it_runs(place: Place, verb: str, signals: int) -> None:
+    """It ends the command, and nothing is left; while it starts the first one is for it."""
     place.bundle("sleep", "1000")
     begun = place.where / "begun"
     slow = place.where / "slow"
@@ -500,7 +500,8 @@ def test_a_signal_before_it_runs(place: Place, verb: str) -> None:
     slow.chmod(0o755)
     with started(*attrs.evolve(place, runtime=str(slow)).run()) as process:
         eventually(begun.exists, "the runtime")
-        process.send_signal(signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM)[-signals:]:
+            process.send_signal(number)
         assert process.wait(GUARD) == 128 + signal.SIGTERM
     assert place.states() == []
 

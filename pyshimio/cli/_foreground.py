@@ -93,6 +93,7 @@ class Foreground:
         # What a signal cuts short where there is nobody to pass it on to.
         self._phase: anyio.CancelScope
         self._started = False
+        self._starting: anyio.Event | None = None
         self._signal = 0
         self._queue: MemoryObjectSendStream[int]
 
@@ -169,8 +170,10 @@ class Foreground:
         async with what, beside():
             relays = self._options.interactive
             with self.terminal.raw(wanted=relays and self._options.tty):
+                self._starting = anyio.Event()
                 await what.start()
                 self._started = True
+                self._starting.set()
                 with anyio.CancelScope() as self._phase:
                     if relays:
                         self.group.start_soon(relay_input, io)
@@ -212,7 +215,13 @@ class Foreground:
             self.group.start_soon(self._reopen)
         elif self._started and what is not None and what.state not in {"stopped", "deleted"}:
             self._queue.send_nowait(number)
-        elif number != signal.SIGUSR2:
+        elif number == signal.SIGUSR2:
+            pass  # it means nothing to us
+        elif self._starting is not None and not (self._started or self._signal):
+            # It may run already, and the runtime has not said so yet.  A second one ends all.
+            self._signal = number
+            self._queue.send_nowait(number)
+        else:
             self._signal = number
             self._phase.cancel()
 
@@ -220,6 +229,8 @@ class Foreground:
         """One after the other, in their order."""
         async for number in signals:
             assert self._what is not None
+            assert self._starting is not None
+            await self._starting.wait()
             try:
                 await self._what.kill(number)
             except ContainerStateError:
