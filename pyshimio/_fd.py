@@ -7,6 +7,7 @@ numbers are reused at once.  So no other module keeps a bare number; each keeps 
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from contextlib import suppress
@@ -19,7 +20,9 @@ from . import _sys
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ("Descriptor", "HasFileno", "OwnedFd", "duplicate")
+__all__ = ("Descriptor", "HasFileno", "OwnedFd", "duplicate", "own_description")
+
+PTMX = os.makedev(5, 2)
 
 
 class HasFileno(Protocol):
@@ -36,6 +39,26 @@ Descriptor: TypeAlias = "int | HasFileno"
 def duplicate(fd: Descriptor) -> OwnedFd:
     """A number of our own for the description behind *fd*, which stays the caller's."""
     return OwnedFd(_sys.dup(fd if isinstance(fd, int) else fd.fileno()))
+
+
+def own_description(fd: OwnedFd, flags: int) -> OwnedFd | None:
+    """A non-blocking description of our own of a pipe, a FIFO or a terminal.
+
+    None for anything else, and for what may not be opened again: somebody else's.
+
+    Args:
+        fd: Stays open.
+        flags: Which way.
+    """
+    status = _sys.fstat(fd.fileno())
+    # Who opens a terminal's master again gets another terminal.
+    slave = _sys.isatty(fd.fileno()) and status.st_rdev != PTMX
+    if not (slave or _sys.is_fifo(status.st_mode)):
+        return None
+    try:
+        return OwnedFd(_sys.reopen(fd.fileno(), flags | os.O_NONBLOCK | os.O_NOCTTY))
+    except OSError:
+        return None
 
 
 class OwnedFd:

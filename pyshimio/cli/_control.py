@@ -100,8 +100,7 @@ class Control:
         self._connections += 1
         try:
             async with connection:
-                uid = _sys.peer_uid(connection.extra(SocketAttribute.raw_socket))  # noqa: S610 - anyio's
-                if uid not in {0, os.geteuid()} or self._connections > MOST:
+                if _stranger(connection) is not None or self._connections > MOST:
                     return
                 requests = BufferedByteReceiveStream(connection)
                 while True:
@@ -164,6 +163,12 @@ def socket_path(directory: str) -> str:
     return path
 
 
+def _stranger(connection: SocketStream) -> int | None:
+    """The uid at the other end, if that is neither ours nor root's."""
+    uid = _sys.peer_uid(connection.extra(SocketAttribute.raw_socket))  # noqa: S610 - anyio's
+    return None if uid in {0, os.geteuid()} else uid
+
+
 class Line:
     """A connection to whoever runs the container; one question after the other."""
 
@@ -202,8 +207,7 @@ async def connected(directory: str) -> AsyncGenerator[Line]:
         why = error.strerror or str(error)
         raise Refusal(f"nobody runs a container at {directory}: {why}") from error
     async with connection:
-        uid = _sys.peer_uid(connection.extra(SocketAttribute.raw_socket))  # noqa: S610 - anyio's
-        if uid not in {0, os.geteuid()}:
+        if (uid := _stranger(connection)) is not None:
             raise Refusal(f"somebody else, with uid {uid}, runs what is at {directory}")
         yield Line(directory, connection)
 

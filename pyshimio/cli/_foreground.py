@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -20,10 +20,10 @@ from ..io.create import create_io
 from ..io.fd import FdIO, fd_sink
 from . import FAILED
 from ._report import Report
-from ._say import say, write_stderr
+from ._say import say
 from ._signals import HANDLED, hold_back, listen
 from ._terminal import OurTerminal, relay_input
-from ._trouble import Refusal, complain, say_bugs, say_what_goes_wrong, status_for
+from ._trouble import Refusal, complain, reopen, say_bugs, say_what_goes_wrong, status_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..io._base import BaseIO
     from ..io._result import DrainPolicy, DrainResult
     from ..runc import Container, Exec
+    from ._report import Form
 
 __all__ = ("Foreground", "Options", "in_foreground")
 
@@ -59,7 +60,7 @@ class Options:
     behind_fifos: bool = False
     namespace: str = "default"
     drain: DrainPolicy = "eof"
-    report: Literal["table", "json"] | None = None
+    report: Form | None = None
     uvloop: bool = False
 
 
@@ -92,8 +93,8 @@ class Foreground:
         self._result: DrainResult | None = None
         # What a signal cuts short where there is nobody to pass it on to.
         self._phase: anyio.CancelScope
-        self._started = False
-        self._starting: anyio.Event | None = None
+        self._starting = False
+        self._up: anyio.Event
         self._signal = 0
         self._queue: MemoryObjectSendStream[int]
 
@@ -101,7 +102,7 @@ class Foreground:
         say_bugs()
         began = _sys.monotonic()
         status = FAILED
-        self.drained = anyio.Event()
+        self.drained, self._up = anyio.Event(), anyio.Event()
         self._queue, signals = anyio.create_memory_object_stream[int](math.inf)
         async with anyio.create_task_group() as self.group:
             self.group.start_soon(self._pass_on, signals)
@@ -113,7 +114,7 @@ class Foreground:
                     # Caught in here: the group would wrap it.
                     say(str(error))
                     status = status_for(error)
-            if self._signal and not self._started:
+            if self._signal and not self._up.is_set():
                 status = 128 + self._signal
             self.group.cancel_scope.cancel()
         self._queue.close()
@@ -170,10 +171,9 @@ class Foreground:
         async with what, beside():
             relays = self._options.interactive
             with self.terminal.raw(wanted=relays and self._options.tty):
-                self._starting = anyio.Event()
+                self._starting = True
                 await what.start()
-                self._started = True
-                self._starting.set()
+                self._up.set()
                 with anyio.CancelScope() as self._phase:
                     if relays:
                         self.group.start_soon(relay_input, io)
@@ -207,17 +207,17 @@ class Foreground:
     # -- signals ------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
-        what = self._what
+        up = self._up.is_set()
         if number == signal.SIGWINCH:
             if not self._options.behind_fifos:
-                self.resize()
+                self.terminal.lend_size(self._io)
         elif number == signal.SIGUSR1:
-            self.group.start_soon(self._reopen)
-        elif self._started and what is not None and what.state not in {"stopped", "deleted"}:
+            self.group.start_soon(reopen, self._io)
+        elif up and self._what is not None and self._what.state not in {"stopped", "deleted"}:
             self._queue.send_nowait(number)
         elif number == signal.SIGUSR2:
             pass  # it means nothing to us
-        elif self._starting is not None and not (self._started or self._signal):
+        elif self._starting and not (up or self._signal):
             # It may run already, and the runtime has not said so yet.  A second one ends all.
             self._signal = number
             self._queue.send_nowait(number)
@@ -228,9 +228,8 @@ class Foreground:
     async def _pass_on(self, signals: MemoryObjectReceiveStream[int]) -> None:
         """One after the other, in their order."""
         async for number in signals:
+            await self._up.wait()
             assert self._what is not None
-            assert self._starting is not None
-            await self._starting.wait()
             try:
                 await self._what.kill(number)
             except ContainerStateError:
@@ -238,28 +237,12 @@ class Foreground:
             except (ShimIOError, OSError) as error:
                 say(f"cannot pass on signal {number}: {error}")
 
-    def resize(self) -> None:
-        """Make its terminal as large as ours."""
-        size = self.terminal.size
-        console = getattr(self._io, "console", None)
-        if size is not None and console is not None and not console.closed:
-            console.resize(*size)
-
-    async def _reopen(self) -> None:
-        try:
-            if self._io is not None:
-                await self._io.reopen()
-        except anyio.ClosedResourceError:
-            pass  # the files have been closed meanwhile, so there is nothing to reopen
-        except (ShimIOError, OSError) as error:
-            say(f"cannot reopen: {error}")
-
     # -- what there is to say -----------------------------------------------------------
 
     def _report(self, status: int, seconds: float) -> None:
         if self._options.report is None or self._what is None or self._io is None:
             return
-        report = Report(
+        Report(
             id=self._what.id,
             namespace=self._options.namespace,
             pid=self._what.pid,
@@ -267,6 +250,4 @@ class Foreground:
             seconds=seconds,
             stats=self._io.stats,
             result=self._result,
-        )
-        asked = self._options.report
-        write_stderr(report.as_table() if asked == "table" else report.as_json() + "\n")
+        ).show(self._options.report)

@@ -7,7 +7,6 @@ the container holds a lock there, which ends with that process however it ends.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .._fd import OwnedFd
+from ._lock import locked
 from ._trouble import Refusal
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from .._fd import OwnedFd
 
 __all__ = ("Record", "check_private")
 
@@ -109,21 +110,16 @@ class Record:
             os.mkdir(base, 0o700)
         check_private(base)
         while True:
-            try:
+            with suppress(FileNotFoundError):
                 with suppress(FileExistsError):
                     os.mkdir(self.path, 0o700)
                 path = os.path.join(self.path, "lock")
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._lock = OwnedFd(os.open(path, flags, 0o600))
-                fcntl.flock(self._lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock = locked(path, os.O_RDWR | os.O_CREAT)
+                if self._lock is None:
+                    pid = self._facts().get("pid", "?")
+                    raise Refusal(f"{self.id} is being run by process {pid}; end that")
                 if os.fstat(self._lock.fileno()).st_ino == os.stat(path).st_ino:
                     return
-            except BlockingIOError:
-                self.close()
-                pid = self._facts().get("pid", "?")
-                raise Refusal(f"{self.id} is being run by process {pid}; end that") from None
-            except FileNotFoundError:
-                pass
             # Whoever had it has removed it meanwhile.
             self.close()
 

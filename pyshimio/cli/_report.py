@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
+
+from ._say import write_stderr
 
 if TYPE_CHECKING:
     from .._stats import IOStats
     from ..io._result import DrainResult
 
-__all__ = ("Report",)
+__all__ = ("Form", "Report")
+
+Form: TypeAlias = Literal["table", "json"]
 
 STREAMS = ("stdin", "stdout", "stderr")
 
@@ -29,6 +33,10 @@ class Report:
     stats: IOStats
     result: DrainResult | None
     """None when the drain was interrupted."""
+
+    def show(self, form: Form) -> None:
+        """Print it on stderr."""
+        write_stderr(self.as_table() if form == "table" else f"{self.as_json()}\n")
 
     def as_json(self) -> str:
         """One JSON object in one line."""

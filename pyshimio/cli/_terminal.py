@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import stat
 import termios
 import tty
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,14 @@ import anyio
 import anyio.to_thread
 
 from .. import _sys
-from .._fd import OwnedFd
+from .._fd import duplicate, own_description
 from .._streams import FdReceiveStream
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from ..io._base import BaseIO
+    from ..io._console import Console
 
 __all__ = ("OurTerminal", "relay_input")
 
@@ -41,6 +41,14 @@ class OurTerminal:
             return _sys.get_window_size(self._fd)
         except OSError:  # hung up
             return None
+
+    def lend_size(self, io: BaseIO | None) -> bool:
+        """Make the terminal of *io* as large as this one; whether there are the two."""
+        console: Console | None = getattr(io, "console", None)
+        if console is None or console.closed or (size := self.size) is None:
+            return False
+        console.resize(*size)
+        return True
 
     @contextlib.contextmanager
     def raw(self, *, wanted: bool) -> Generator[None, None, None]:
@@ -102,14 +110,12 @@ async def relay_input(io: BaseIO) -> None:
 
 def _open_again() -> FdReceiveStream | None:
     """A description of our own, because a flag of a shared one is not ours to change."""
-    mode = _sys.fstat(0).st_mode
-    if not (stat.S_ISFIFO(mode) or os.isatty(0)):
-        return None
+    ours = duplicate(0)
     try:
-        fd = _sys.reopen(0, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:  # somebody else's terminal
-        return None
-    return FdReceiveStream(OwnedFd(fd))
+        again = own_description(ours, os.O_RDONLY)
+    finally:
+        ours.close()
+    return None if again is None else FdReceiveStream(again)
 
 
 async def _read() -> bytes:

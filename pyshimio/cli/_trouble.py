@@ -6,17 +6,19 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import attrs
 
 from .._events import IOEvent, SinkFailed
-from ..errors import CommandNotExecutableError, CommandNotFoundError
+from ..errors import CommandNotExecutableError, CommandNotFoundError, ShimIOError
 from . import FAILED
 from ._say import say
 
 if TYPE_CHECKING:
+    from ..io._base import BaseIO
     from ..io._result import DrainResult
 
-__all__ = ("Refusal", "complain", "say_bugs", "say_what_goes_wrong", "status_for")
+__all__ = ("Refusal", "complain", "reopen", "say_bugs", "say_what_goes_wrong", "status_for")
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -55,6 +57,17 @@ def say_bugs() -> None:
 
 def _say_bug(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     say(f"internal error: {context['message']}: {context.get('exception')!r}")
+
+
+async def reopen(io: BaseIO | None) -> None:
+    """Open its log files anew, and say what goes wrong."""
+    try:
+        if io is not None:
+            await io.reopen()
+    except anyio.ClosedResourceError:
+        pass  # the files have been closed meanwhile, so there is nothing to reopen
+    except (ShimIOError, OSError) as error:
+        say(f"cannot reopen: {error}")
 
 
 def status_for(error: Exception) -> int:

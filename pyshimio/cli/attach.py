@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 from contextlib import contextmanager, nullcontext, suppress
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from .._fd import OwnedFd
 from .._stdio import Stdio
 from ..client import RawTerminal, attach
 from ..errors import FifoNotFoundError, ShimIOError
 from . import FAILED
 from ._control import ask, connected
+from ._lock import locked
 from ._say import say
 from ._trouble import Refusal, say_bugs, say_what_goes_wrong
 from .container import ATTACHED
@@ -80,16 +79,14 @@ class _Attach:
         """Two clients would get parts of the output each."""
         path = os.path.join(self._directory, ATTACHED)
         try:
-            lock = OwnedFd(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            lock = locked(path, os.O_RDWR)
         except FileNotFoundError:
             raise Refusal("the container has ended") from None
+        if lock is None:
+            raise Refusal(
+                "somebody is attached already, and two would get parts of the output each"
+            )
         try:
-            try:
-                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refusal(
-                    "somebody is attached already, and two would get parts of the output each"
-                ) from None
             yield
         finally:
             lock.close()

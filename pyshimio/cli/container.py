@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -16,6 +15,7 @@ from ..client import FifoSet
 from ..runc import Bundle, Container, Runc, Subreaper
 from ._control import SOCKET, UNFINISHED, Control, socket_path
 from ._foreground import in_foreground
+from ._lock import locked
 from ._record import Record, check_private
 from ._trouble import Refusal
 
@@ -146,12 +146,10 @@ def _ours_alone(directory: str) -> Generator[None]:
     with suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     check_private(directory)
-    held = OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    held = locked(directory, os.O_RDONLY | os.O_DIRECTORY)
+    if held is None:
+        raise Refusal(f"{directory} has another container's FIFOs")
     try:
-        try:
-            fcntl.flock(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal(f"{directory} has another container's FIFOs") from None
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         OwnedFd(os.open(os.path.join(directory, ATTACHED), flags, 0o600)).close()
         try:

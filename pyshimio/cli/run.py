@@ -21,10 +21,10 @@ from ..io.fd import fd_sink
 from ..io.pipe import PipeIO
 from . import FAILED
 from ._report import Report
-from ._say import say, write_stderr
+from ._say import say
 from ._signals import HANDLED, from_kernel, hold_back, listen
 from ._terminal import OurTerminal, relay_input
-from ._trouble import complain, say_bugs, say_what_goes_wrong, status_for
+from ._trouble import complain, reopen, say_bugs, say_what_goes_wrong, status_for
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .._process import Process
     from ..io._base import BaseIO
     from ..io._result import DrainResult
+    from ._report import Form
 
 __all__ = ("Drain", "Options", "supervise")
 
@@ -57,7 +58,7 @@ class Options:
     namespace: str
     tty: bool
     drain: Drain
-    report: Literal["table", "json"] | None
+    report: Form | None
     uvloop: bool
 
 
@@ -198,15 +199,15 @@ class _Run:
         process = self._process
         if number == signal.SIGUSR1:
             if not self._over:
-                self._group.start_soon(self._reopen)
+                self._group.start_soon(reopen, self._io)
         elif number == signal.SIGTSTP:
             self._terminal.suspend()
-            self._resize()
+            self._terminal.lend_size(self._io)
         elif process is None or process.exited or _sys.exiting(process.pid):
             if number not in QUIET and not self._ended_the_child():
                 self._signal = number
                 self._phase.cancel()
-        elif number == signal.SIGWINCH and self._resize():
+        elif number == signal.SIGWINCH and self._terminal.lend_size(self._io):
             pass  # the child's terminal tells it
         elif not (from_kernel(info) and self._was_told(process, number)):
             process.send_signal(number)
@@ -236,29 +237,12 @@ class _Run:
         self._spared = self._ended_at is None or now - self._ended_at < TOGETHER
         return self._spared
 
-    def _resize(self) -> bool:
-        size = self._terminal.size
-        console = self._io.console if isinstance(self._io, ConsoleIO) else None
-        if size is None or console is None or console.closed:
-            return False
-        console.resize(*size)
-        return True
-
-    async def _reopen(self) -> None:
-        try:
-            if self._io is not None:
-                await self._io.reopen()
-        except anyio.ClosedResourceError:
-            pass  # the files have been closed meanwhile, so there is nothing to reopen
-        except (ShimIOError, OSError) as error:
-            say(f"cannot reopen: {error}")
-
     # -- what there is to say -----------------------------------------------------------
 
     def _report(self, status: int, seconds: float) -> None:
         if self._options.report is None or self._process is None or self._io is None:
             return
-        report = Report(
+        Report(
             id=self._options.id,
             namespace=self._options.namespace,
             pid=self._process.pid,
@@ -266,6 +250,4 @@ class _Run:
             seconds=seconds,
             stats=self._io.stats,
             result=self._result,
-        )
-        asked = self._options.report
-        write_stderr(report.as_table() if asked == "table" else report.as_json() + "\n")
+        ).show(self._options.report)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -17,7 +16,7 @@ from anyio import CancelScope
 from anyio.abc import ByteReceiveStream, ObjectReceiveStream
 
 from .. import _sys
-from .._fd import OwnedFd, duplicate
+from .._fd import duplicate, own_description
 from .._filepool import Lane
 from .._poller import Poller
 from .._streams import FdReceiveStream
@@ -26,12 +25,11 @@ from ..errors import InvalidOptionError
 if TYPE_CHECKING:
     from anyio.abc import AnyByteReceiveStream
 
-    from .._fd import Descriptor
+    from .._fd import Descriptor, OwnedFd
     from .._poller import Watch
 
 __all__ = ("Input", "open_input")
 
-PTMX = os.makedev(5, 2)
 READABLE = frozenset({os.O_RDONLY, os.O_RDWR})
 
 
@@ -64,7 +62,7 @@ def open_input(source: Descriptor | AnyByteReceiveStream) -> Input:
             raise InvalidOptionError(  # noqa: TRY301 - it has to be closed, too
                 "stdin must be open for reading, and this descriptor is not", option="stdin"
             )
-        again = _open_again(own)
+        again = own_description(own, os.O_RDONLY)
         if again is None:
             return _ByThread(own)
     except BaseException:
@@ -72,19 +70,6 @@ def open_input(source: Descriptor | AnyByteReceiveStream) -> Input:
         raise
     own.close()
     return FdReceiveStream(again)
-
-
-def _open_again(fd: OwnedFd) -> OwnedFd | None:
-    """A description of our own of a terminal or a pipe; None for anything else."""
-    status = _sys.fstat(fd.fileno())
-    # Who opens a terminal's master again gets another terminal.
-    slave = _sys.isatty(fd.fileno()) and status.st_rdev != PTMX
-    if not (slave or stat.S_ISFIFO(status.st_mode)):
-        return None
-    try:
-        return OwnedFd(_sys.reopen(fd.fileno(), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
-    except OSError:  # somebody else's
-        return None
 
 
 class _Borrowed:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, Literal
 
 from .. import _sys
-from .._fd import Descriptor, OwnedFd, duplicate
+from .._fd import Descriptor, OwnedFd, duplicate, own_description
 from .._sink import DescriptorSink, PipeSink
 from ..errors import InvalidOptionError
 from ._base import GRACE
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ("FdIO", "fd_sink")
 
-PTMX = os.makedev(5, 2)
 WRITABLE = frozenset({os.O_WRONLY, os.O_RDWR})
 PATIENCE = 1.0
 """Seconds that a thread waits for a descriptor that somebody else made non-blocking."""
@@ -91,19 +89,12 @@ def fd_sink(fd: Descriptor) -> Sink:
     own = duplicate(fd)
     try:
         _check_writable(own)
-        status = _sys.fstat(own.fileno())
-        mode = status.st_mode
-        # Who opens a terminal's master again gets another terminal.
-        slave = _sys.isatty(own.fileno()) and status.st_rdev != PTMX
-        if stat.S_ISFIFO(mode) or slave:
-            try:
-                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-                again = OwnedFd(_sys.reopen(own.fileno(), flags))
-            except OSError:  # somebody else's terminal or pipe
-                return BlockingSink(own)
-            own.close()
-            return PipeSink(again) if stat.S_ISFIFO(mode) else DescriptorSink(again)
-        return BlockingSink(own)
+        again = own_description(own, os.O_WRONLY)
+        if again is None:
+            return BlockingSink(own)
+        own.close()
+        terminal = _sys.isatty(again.fileno())
+        return DescriptorSink(again) if terminal else PipeSink(again)
     except BaseException:
         own.close()
         raise

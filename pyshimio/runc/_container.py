@@ -29,7 +29,6 @@ from ._unmount import unmount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from types import TracebackType
     from typing import Any, Self
 
     from .._stdio import Stdio
@@ -487,17 +486,6 @@ class Container(Life):
                 process.close()
             self.io.close()
             self._forget()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._leave(partial(self.delete, force=True), exc_value)
 
     def __repr__(self) -> str:
         return f"<Container {self.id!r} {self.state}{f' pid {self.pid}' if self.pid else ''}>"

@@ -21,8 +21,7 @@ from ._life import PHASE_SECONDS, Life, Phases, PidFile, drop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
     from ..abc import IO
     from ..io._result import DrainResult
@@ -247,17 +246,6 @@ class Exec(Life):
         if self._told != "deleted":
             self.io.close()
             self._forget()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._leave(partial(self.delete, force=True), exc_value)
 
     def __repr__(self) -> str:
         where = f" pid {self.pid}" if self.pid else ""

@@ -226,14 +226,24 @@ class Life:
         await phases.take("stdio", self.io.aclose, seconds=CLOSE_SECONDS)
         self.io.close()
 
-    async def _leave(
-        self, delete: Callable[[], Awaitable[object]], error: BaseException | None
+    async def delete(self, *, force: bool = False) -> DrainResult | None:
+        """Wait for the rest of its output, and give everything back."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
-        """Delete at the end of a block; an error that is on its way is not to be hidden."""
         try:
-            await delete()
+            await self.delete(force=True)
         except Exception as failure:
-            if error is None:
+            # An error that is on its way already is not to be hidden.
+            if exc_value is None:
                 raise
             logger.warning("%s", failure)
 

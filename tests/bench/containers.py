@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import shim
 from .bundle import make_bundle, make_rootfs
-from .keeper import rollup
-from .party import LOOPS
+from .party import LOOPS, rollup
 from .rounds import Goal, Row
 from .stage import TIMEOUT, answer, pinned
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .party import LOOPS
+from .party import LOOPS, rollup
 from .rounds import Goal, Row
 from .stage import answer
 
@@ -96,16 +96,11 @@ def _conmon(stage: Stage) -> Sample:
         subprocess.run([*runc, "start", name], check=True)
         time.sleep(1)  # some of the container's lines
         pid = Path(stage.path("conmon.pid")).read_text(encoding="ascii").strip()
-        return {"KiB each": _rollup(pid)["Private_Dirty"]}
+        return {"KiB each": rollup(pid)["Private_Dirty"]}
     finally:
         subprocess.run([*runc, "delete", "--force", name], check=False, capture_output=True)
         shutil.rmtree(bundle, ignore_errors=True)
         Path(pid_file).unlink(missing_ok=True)
-
-
-def _rollup(pid: str) -> dict[str, int]:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
-    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
 
 
 def _make_bundle(bundle: Path) -> None:

@@ -13,14 +13,13 @@ import shutil
 import sys
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
 from pyshimio import Stdio, create_io
 
-from .party import LOOPS, used
+from .party import LOOPS, rollup, used
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,8 +80,7 @@ async def chat(count: int, seconds: int, directory: str) -> dict[str, float]:
             ]
             await start(stack, stdios, ["perl", "-e", TALK])
             await anyio.sleep(seconds)
-            lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
-            return {"pss": next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))}
+            return {"pss": rollup("self")["Pss"]}
     finally:
         shutil.rmtree(directory)
 

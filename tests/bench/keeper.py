@@ -23,7 +23,7 @@ import anyio
 
 from pyshimio.runc import Container, Runc, Subreaper
 
-from .party import LOOPS, used
+from .party import LOOPS, rollup, used
 
 if TYPE_CHECKING:
     from pyshimio import Stdio
@@ -123,12 +123,6 @@ async def _repeat(once: object, times: int) -> dict[str, float]:
     for _ in range(times):
         await once()
     return {"cpu": used() - cpu, "seconds": time.perf_counter() - begin}
-
-
-def rollup(pid: str) -> dict[str, int]:
-    """A process's memory by kind, in KiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
-    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
 
 
 async def main(*args: str) -> dict[str, float]:

@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -34,6 +35,12 @@ def used() -> float:
     """CPU seconds of this process so far, its threads included, its children not."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def rollup(pid: str) -> dict[str, int]:
+    """A process's memory by kind, in KiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
 
 
 async def move(stdio: Stdio, command: Sequence[str], *, turns: bool) -> dict[str, Any]:
