@@ -74,16 +74,23 @@ class Source:
 
 
 class PipeSource(Source):
-    """The read end of a pipe or FIFO.
+    """The read end of a pipe or FIFO; or a terminal, whose other side types.
+
+    Args:
+        fd: Its description is this process's alone.
+        lines: It is a terminal: it has no size to change, and each read gets one line, although
+            more may wait.
 
     Attributes:
         over: What is there is the last, although somebody could still write.
-        lines: It is a terminal, of which each read gets one line, although more may wait.
     """
 
-    spliceable = True
     over: bool = False
-    lines: bool = False
+
+    def __init__(self, fd: OwnedFd, *, lines: bool = False) -> None:
+        super().__init__(fd)
+        self.spliceable = not lines
+        self._lines = lines
 
     def read(self, size: int) -> bytes | None:
         data = super().read(size)
@@ -94,7 +101,7 @@ class PipeSource(Source):
         # is empty; a signal ends its sleep only, and we never sleep.  (Splices may stop
         # earlier, so they ask again.)  Every write after a read that came back short makes an
         # edge of its own, but the last writer's goodbye may have made its edge already.
-        return got < size and not self.hung_up and not self.lines
+        return got < size and not self.hung_up and not self._lines
 
     def waiting(self) -> int:
         return _sys.unread(self.fd.fileno())

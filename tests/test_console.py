@@ -814,6 +814,35 @@ async def test_another_terminal_is_typed_in() -> None:
         os.close(slave)
 
 
+async def test_another_terminal_is_typed_in_faster_than_read(tmp_path: Path) -> None:
+    """A paste that is larger than the other terminal waits, and arrives whole."""
+    text = b"".join(b"%0500d\n" % number for number in range(40))
+    go, out = tmp_path / "go", tmp_path / "out"
+    os.mkfifo(go)
+    master, slave = os.openpty()
+    try:
+        tty.setraw(slave)
+        stdin = f"file://{os.ttyname(slave)}"
+        async with await create_io(Stdio(stdin=stdin, terminal=True)) as io:
+            script = f"stty -echo; read go < {go}; head -c {len(text)} > {out}"
+            process = await io.spawn(["sh", "-c", script])
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.to_thread.run_sync, _write_all, master, text)
+                await until(lambda: (stats := io.stats.stdin) is not None and stats.blocked > 0)
+                await anyio.to_thread.run_sync(go.write_bytes, b"go\n")
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert out.read_bytes() == text
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
 async def test_lines_of_another_terminal(tmp_path: Path) -> None:
     """Each read of a terminal gets one line; those that wait behind it are typed as well."""
     master, slave = os.openpty()

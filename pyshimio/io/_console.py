@@ -239,8 +239,8 @@ class TypedEnd(PipeSource):
     As bytes of the stream they wait, like all others, until the terminal has room.
     """
 
-    def __init__(self, fd: OwnedFd, sink: TerminalSink) -> None:
-        super().__init__(fd)
+    def __init__(self, fd: OwnedFd, sink: TerminalSink, *, lines: bool) -> None:
+        super().__init__(fd, lines=lines)
         self._sink = sink
         self._typed = False
 
