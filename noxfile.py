@@ -41,7 +41,7 @@ OTHERS = [python for python in PYTHONS if python != FULL]
 WORKERS = ("-n", "auto", "--maxprocesses=4", "--dist=worksteal")
 """Options that run the suite in a process for each core; ``-- -n0`` runs it in one."""
 
-SHORTENED = (*WORKERS, "--loops=asyncio", "-m", "not slow and not thorough")
+SHORTENED = ("--loops=asyncio", "-m", "not slow and not thorough")
 """Options for what differs from the full run in little: an interpreter, a wheel, dependencies."""
 
 ASYNCIO = [
@@ -61,36 +61,34 @@ def _scratch(session: nox.Session) -> Path:
 
 @nox.session(python=[FULL, *OTHERS])
 def tests(session: nox.Session) -> None:
-    """Run the suite: on one interpreter on every loop and under both plugins, else shortened."""
+    """Run the suite: on one interpreter whole and on every loop, on the others shortened."""
     session.install("--group=tests", "-e.[cli,uvloop]")
-    if session.python != FULL:
-        session.run("pytest", *SHORTENED, *session.posargs)
-        return
-    session.install("--group=tests-asyncio")
-    by_anyio, by_asyncio = (_scratch(session) / name for name in ("anyio", "asyncio"))
-    pytest = ("pytest", *WORKERS)
-    session.run(*pytest, f"--list-functions={by_anyio}", *session.posargs)
-    collected = ("--collect-only", "-qq", f"--list-functions={by_asyncio}")
-    session.run("pytest", *ASYNCIO, *collected, *session.posargs, silent=True)
-    # What tries everything has done so on this loop, under the other plugin.
-    session.run(*pytest, *ASYNCIO, "-m", "not thorough", *session.posargs)
-    # The file compared, not the count: a difference says which test was not collected.
-    here, there = (path.read_text(encoding="utf-8").splitlines() for path in (by_anyio, by_asyncio))
-    if here != there:
-        session.log("\n".join(difflib.unified_diff(here, there, "anyio", "pytest-asyncio")))
-        session.error("the two plugins were not given the same test functions")
-    session.log(f"both plugins were given the same {len(here)} test functions")
+    chosen = () if session.python == FULL else SHORTENED
+    session.run("pytest", *WORKERS, *chosen, *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Measure branch coverage, of child processes too."""
-    session.install("--group=tests", "--group=coverage", "-e.[cli,uvloop]")
-    env = {"COVERAGE_FILE": str(_scratch(session) / "data")}
+    """Run the suite once more, under pytest-asyncio, and measure its branch coverage.
+
+    Child processes count.  What tries everything has done so on this loop in `tests`.
+    """
+    session.install("--group=tests", "--group=tests-asyncio", "--group=coverage", "-e.[cli,uvloop]")
+    scratch = _scratch(session)
+    lists = [scratch / name for name in ("anyio", "asyncio")]
+    for plugin, path in zip(((), ASYNCIO), lists, strict=True):
+        collect = ("pytest", *plugin, "--collect-only", "-qq", f"--list-functions={path}")
+        session.run(*collect, *session.posargs, silent=True)
+    # The files compared, not the counts: a difference says which test was not collected.
+    here, there = (path.read_text(encoding="utf-8").splitlines() for path in lists)
+    if here != there:
+        session.log("\n".join(difflib.unified_diff(here, there, "anyio", "pytest-asyncio")))
+        session.error("the two plugins were not given the same test functions")
+    session.log(f"both plugins were given the same {len(here)} test functions")
+    env = {"COVERAGE_FILE": str(scratch / "data")}
     session.run("coverage", "erase", env=env)
     pytest = ("coverage", "run", "-m", "pytest", *WORKERS)
-    chosen = ("--loops=asyncio", "-m", "not thorough")
-    session.run(*pytest, *chosen, *session.posargs, env=env)
+    session.run(*pytest, *ASYNCIO, "-m", "not thorough", *session.posargs, env=env)
     if not session.posargs:
         # The poller alone has lines for trio; `tests` runs everything there.
         session.run(*pytest, "--loops=trio", "tests/test_poller.py", "tests/test_pump.py", env=env)
@@ -150,7 +148,7 @@ def wheel(session: nox.Session) -> None:
     where = session.run("python", "-c", "import pyshimio; print(pyshimio.__file__)", silent=True)
     if "site-packages" not in str(where):
         session.error(f"not the installed package: {where}")
-    session.run("pytest", *SHORTENED, *session.posargs)
+    session.run("pytest", *WORKERS, *SHORTENED, *session.posargs)
 
 
 @nox.session
@@ -162,7 +160,7 @@ def lowest(session: nox.Session) -> None:
         *(f"--python={session.virtualenv.location}", "--group=tests", "-e.[cli,uvloop]"),
     )
     session.run("uv", "pip", "freeze", env={"VIRTUAL_ENV": session.virtualenv.location})
-    session.run("pytest", *SHORTENED, *session.posargs)
+    session.run("pytest", *WORKERS, *SHORTENED, *session.posargs)
 
 
 @nox.session

@@ -1,7 +1,7 @@
 """Every test, on every loop, leaving nothing behind.
 
 An async test is a plain ``async def test_…``: anyio's plugin runs it on asyncio, on
-asyncio with uvloop and on trio, and ``nox -s tests`` runs the same files a second time
+asyncio with uvloop and on trio, and ``nox -s coverage`` runs the same files a second time
 under pytest-asyncio, where ``anyio_backend`` does not exist.  So no test asks for it
 (:func:`support.loops.running_loop` says where a test is), and no fixture is async.
 """
