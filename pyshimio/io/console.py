@@ -275,11 +275,7 @@ class ConsoleIO(LoggedIO):
             reader.close()  # else it is the pump's, which ends with this IO
             raise
         typed = self._stdin_eof == "eof_char"
-        source: PipeSource
-        if typed:
-            source = TypedEnd(reader, sink, lines=lines)
-        else:
-            source = PipeSource(reader, lines=lines)
+        source = TypedEnd(reader, sink, lines=lines) if typed else PipeSource(reader, lines=lines)
         pump = self._pumps["stdin"] = LoopPump(
             "stdin",
             source,
