@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -38,8 +39,9 @@ MINE = f"{sys.version_info.major}.{sys.version_info.minor}"
 FULL = MINE if MINE in PYTHONS else next(filter(_runs, PYTHONS), PYTHONS[0])
 OTHERS = [python for python in PYTHONS if python != FULL]
 
-WORKERS = ("-n", "auto", "--maxprocesses=4", "--dist=worksteal")
-"""Options that run the suite in a process for each core; ``-- -n0`` runs it in one."""
+WORKERS = ("-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist=worksteal")
+"""Options that run the suite in a process for each core, and one more, as many tests wait for
+something most of their time; ``-- -n0`` runs it in one."""
 
 SHORTENED = ("--loops=asyncio", "-m", "not slow and not thorough")
 """Options for what differs from the full run in little: an interpreter, a wheel, dependencies."""

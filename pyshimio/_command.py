@@ -113,6 +113,7 @@ class Command:
         self._fds: dict[int, OwnedFd] = {}
         self._terminal = False
         self._used = False
+        self._pid = 0  # of the child, whatever has become of it
         try:
             for number, fd in enumerate((stdin, stdout, stderr, *extra_files)):
                 if fd is not None:
@@ -192,7 +193,7 @@ class Command:
         self._used = True
         try:
             refuse_ignored_sigchld()
-            pid = await _spawn.spawn(self._plan())
+            self._pid = pid = await _spawn.spawn(self._plan())
             try:
                 return Process(pid, tuple(self.args))
             except ChildReapedElsewhereError:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shlex
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 
-from pyshimio.cli._record import Record
 from support.cli import GUARD, PYSHIMIO, check_one_line, eventually, holds, run, started
-from support.runc import fitting, make_rootfs
+from support.place import Place, Tmux, ask, attach, behind_fifos, command, kill, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.runtime("runc", "busybox"), pytest.mark.slow]
 
 RUNTIMES = pytest.mark.parametrize(
-    "program", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))]
+    "place", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))], indirect=True
 )
 
 STRANGER = ("setpriv", "--reuid=1000", "--clear-groups", "/usr/bin/python3", "-c")
@@ -46,89 +41,26 @@ with socket.socket(socket.AF_UNIX) as connection:
 """
 
 
-@attrs.frozen
-class Place:
-    """A bundle, a runtime's state, and a directory for FIFOs."""
-
-    where: Path
-    runtime: str
-    id: str
-
-    @property
-    def fifos(self) -> Path:
-        """Made by the command, and removed by it."""
-        return self.where / "fifos"
-
-    @property
-    def at(self) -> tuple[str, ...]:
-        """Options that say which container is meant."""
-        return ("--runtime", self.runtime, "--root", str(self.where / "state"))
-
-    @property
-    def record(self) -> Path:
-        """What is known of it while it runs."""
-        return Path(Record.of(self.runtime, str(self.where / "state"), self.id).path)
-
-    def bundle(self, *command: str, options: tuple[str, ...] = ()) -> None:
-        """Have the command make the bundle."""
-        rootfs = self.where / "rootfs"
-        if not rootfs.exists():
-            make_rootfs(rootfs)
-        env = ("-e", "PATH=/bin")
-        made = run(
-            *("bundle", str(self.where / "bundle"), "--rootfs", str(rootfs)),
-            *(*env, *options, "--", *command),
-        )
-        assert (made.returncode, made.stderr) == (0, "")
-
-    def run(self, *options: str) -> tuple[str, ...]:
-        """The arguments that run it."""
-        return ("run", "--bundle", str(self.where / "bundle"), *self.at, *options, self.id)
-
-    def states(self) -> list[str]:
-        """Those of the containers there are."""
-        listed = subprocess.run(
-            [self.runtime, "--root", str(self.where / "state"), "list", "--format", "json"],
-            capture_output=True,
-            check=True,
-        )
-        return [one["status"] for one in json.loads(listed.stdout) or ()]
-
-
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Where nobody else is; whatever is left there in the end is deleted."""
-    with place_of(tmp_path, "runc") as place:
+    with place_of(tmp_path, getattr(request, "param", "runc")) as place:
         yield place
-
-
-@contextlib.contextmanager
-def place_of(tmp_path: Path, program: str) -> Iterator[Place]:
-    """The same for a runtime."""
-    runtime = fitting(program, tmp_path)
-    assert runtime is not None
-    place = Place(tmp_path, runtime, f"cli{os.getpid()}")
-    yield place
-    if (tmp_path / "state" / place.id).exists():
-        delete = [runtime, "--root", str(tmp_path / "state"), "delete", "--force", place.id]
-        subprocess.run(delete, check=False, capture_output=True, timeout=GUARD)
-    shutil.rmtree(place.record, ignore_errors=True)
 
 
 # -- in front ----------------------------------------------------------------------------------
 
 
 @RUNTIMES
-def test_run(tmp_path: Path, program: str) -> None:
+def test_run(place: Place) -> None:
     """Split streams, stdin where it is asked for, the status passed on, nothing left."""
-    with place_of(tmp_path, program) as place:
-        place.bundle("sh", "-c", "echo out; echo err >&2; cat; exit 5")
-        result = run(*place.run("-i"), stdin=None, input="typed\n")
-        assert (result.returncode, result.stdout, result.stderr) == (5, "out\ntyped\n", "err\n")
-        result = run(*place.run(), stdin=None, input="not for it")
-        assert (result.returncode, result.stdout) == (5, "out\n")
-        assert place.states() == []
-        assert not place.record.exists()
+    place.bundle("sh", "-c", "echo out; echo err >&2; cat; exit 5")
+    result = run(*place.run("-i"), stdin=None, input="typed\n")
+    assert (result.returncode, result.stdout, result.stderr) == (5, "out\ntyped\n", "err\n")
+    result = run(*place.run(), stdin=None, input="not for it")
+    assert (result.returncode, result.stdout) == (5, "out\n")
+    assert place.states() == []
+    assert not place.record.exists()
 
 
 def test_death_by_signal(place: Place) -> None:
@@ -229,6 +161,7 @@ def test_a_bundle_and_its_terminal(place: Place) -> None:
     check_one_line(run(*place.run()), 125, "say -t")
 
 
+@RUNTIMES
 def test_a_runtime_that_fails(place: Place) -> None:
     """What it says is what we say."""
     place.bundle("no-such-program")
@@ -239,6 +172,7 @@ def test_a_runtime_that_fails(place: Place) -> None:
 # -- exec ----------------------------------------------------------------------------------------
 
 
+@RUNTIMES
 def test_exec(place: Place) -> None:
     """Another process with our stdio, its user, its status; the container goes on."""
     place.bundle("sleep", "1000")
@@ -267,19 +201,7 @@ def test_exec(place: Place) -> None:
 # -- behind FIFOs ------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def behind_fifos(place: Place, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """The container runs, for whoever attaches."""
-    with started(*place.run("--fifo-dir", str(place.fifos), *options)) as process:
-        eventually((place.fifos / "control.sock").exists, "the control socket")
-        yield process
-
-
-def attach(place: Place, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Attach until it ends."""
-    return run("attach", *options, str(place.fifos), **more)
-
-
+@RUNTIMES
 def test_attach(place: Place) -> None:
     """What was written before comes first, stdin's end is passed on, and so is the status."""
     place.bundle("sh", "-c", "echo before; echo err >&2; cat; exit 6")
@@ -291,6 +213,7 @@ def test_attach(place: Place) -> None:
     assert not place.record.exists()
 
 
+@RUNTIMES
 def test_detach_and_attach_again(place: Place) -> None:
     """What is written while nobody is there waits; nothing is lost, and nothing comes twice."""
     script = "seq 500000; while [ ! -e /go ]; do sleep 0.02; done"
@@ -331,14 +254,9 @@ def test_one_client_at_a_time(place: Place) -> None:
         with started("attach", str(place.fifos), stdout=subprocess.PIPE) as second:
             assert second.stdout is not None
             assert second.stdout.readline() == "up\n"
-            _kill(place)
+            kill(place)
             assert second.wait(GUARD) == 137
         assert process.wait(GUARD) == 137
-
-
-def _kill(place: Place) -> None:
-    command = [place.runtime, "--root", str(place.where / "state"), "kill", place.id, "KILL"]
-    subprocess.run(command, check=True)
 
 
 def test_nobody_reads_what_is_left(place: Place) -> None:
@@ -360,29 +278,21 @@ def test_the_control_socket_is_for_its_owner(place: Place) -> None:
             eventually(path.exists, "the control socket")
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert stat.S_IMODE(fifos.stat().st_mode) == 0o700
-            eventually(lambda: _ask(path, {"op": "about"})["state"] == "running", "the start")
-            assert "no such operation" in _ask(path, {"op": "format"})["error"]
-            assert "no terminal" in _ask(path, {"op": "resize", "rows": 1, "columns": 1})["error"]
+            eventually(lambda: ask(path, {"op": "about"})["state"] == "running", "the start")
+            assert "no such operation" in ask(path, {"op": "format"})["error"]
+            assert "no terminal" in ask(path, {"op": "resize", "rows": 1, "columns": 1})["error"]
             for wrong in (["no request"], {"op": "resize", "rows": float("inf"), "columns": 1}):
-                assert "error" in _ask(path, wrong)
+                assert "error" in ask(path, wrong)
             for part in (Path(name), fifos, path):
                 part.chmod(0o777)
             asked = subprocess.run(
                 [*STRANGER, ASK, path], capture_output=True, text=True, check=True, timeout=GUARD
             )
             assert asked.stdout in {"connected b''\n", "connected no\n"}, asked
-            _kill(place)
+            kill(place)
 
 
-def _ask(path: Path, request: object) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(GUARD)
-        connection.connect(str(path))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        answer: dict[str, Any] = json.loads(connection.recv(4096))
-        return answer
-
-
+@RUNTIMES
 def test_a_killed_supervisor(place: Place) -> None:
     """Its container and its FIFOs are in the way until rm has cleared them, by the id alone."""
     place.bundle("sh", "-c", "echo up; exec sleep 1000")
@@ -420,19 +330,19 @@ def test_rm_without_a_bundle(place: Place) -> None:
     assert place.states() == []
 
 
-def test_rm_of_what_is_gone(tmp_path: Path) -> None:
-    """Where the container is gone already what was beside it is cleared, with crun too."""
-    with place_of(tmp_path, "crun") as place:
-        place.bundle("sleep", "1000")
-        with behind_fifos(place) as process:
-            eventually(lambda: place.states() == ["running"], "the container")
-            process.kill()
-            process.wait(GUARD)
-        delete = [place.runtime, "--root", str(place.where / "state"), "delete", "-f", place.id]
-        subprocess.run(delete, check=True)
-        assert run("rm", *place.at, place.id).returncode == 0
-        assert not place.fifos.exists()
-        assert not place.record.exists()
+@RUNTIMES
+def test_rm_of_what_is_gone(place: Place) -> None:
+    """Where the container is gone already what was beside it is cleared."""
+    place.bundle("sleep", "1000")
+    with behind_fifos(place) as process:
+        eventually(lambda: place.states() == ["running"], "the container")
+        process.kill()
+        process.wait(GUARD)
+    delete = [place.runtime, "--root", str(place.where / "state"), "delete", "-f", place.id]
+    subprocess.run(delete, check=True)
+    assert run("rm", *place.at, place.id).returncode == 0
+    assert not place.fifos.exists()
+    assert not place.record.exists()
 
 
 def test_rm_of_somebody_elses(place: Place) -> None:
@@ -487,60 +397,7 @@ def test_outputs_that_end_before_the_container(place: Place) -> None:
     assert got.read_text() == "one\ntwo\n"
 
 
-@pytest.mark.parametrize("verb, signals", [("create", 1), ("start", 2)])
-def test_a_signal_before_it_runs(place: Place, verb: str, signals: int) -> None:
-    """It ends the command, and nothing is left; while it starts the first one is for it."""
-    place.bundle("sleep", "1000")
-    begun = place.where / "begun"
-    slow = place.where / "slow"
-    slow.write_text(
-        f'#!/bin/sh\ncase " $* " in *" {verb} "*) >{begun}; sleep 0.5;; esac\n'
-        f'exec {place.runtime} "$@"\n'
-    )
-    slow.chmod(0o755)
-    with started(*attrs.evolve(place, runtime=str(slow)).run()) as process:
-        eventually(begun.exists, "the runtime")
-        for number in (signal.SIGINT, signal.SIGTERM)[-signals:]:
-            process.send_signal(number)
-        assert process.wait(GUARD) == 128 + signal.SIGTERM
-    assert place.states() == []
-
-
 # -- in a terminal -----------------------------------------------------------------------------
-
-
-class Tmux:
-    """A terminal with somebody at it, who is called tmux."""
-
-    def __init__(self, where: Path) -> None:
-        self._socket = str(where / "tmux")
-        self.do("-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "30", "sh")
-
-    def do(self, *args: str) -> str:
-        """One of its commands; what it prints."""
-        command = ["tmux", "-S", self._socket, *args]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=GUARD
-        ).stdout
-
-    def type(self, *keys: str) -> None:
-        """Type text or named keys."""
-        self.do("send-keys", *keys)
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Make the window another size."""
-        self.do("resize-window", "-x", str(columns), "-y", str(rows))
-
-    def shows(self, text: str) -> None:
-        """Wait until a line of the screen is *text*."""
-        try:
-            eventually(lambda: text in self.do("capture-pane", "-p").splitlines(), f"{text!r}")
-        except AssertionError as error:
-            raise AssertionError(f"{error} in\n{self.do('capture-pane', '-p')}") from None
-
-    def end(self) -> None:
-        """Close it."""
-        self.do("kill-server")
 
 
 @pytest.fixture
@@ -551,11 +408,7 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
     tmux.end()
 
 
-def command(*args: str) -> str:
-    """A line for a shell that runs ours and says its status."""
-    return f"clear; {shlex.join([*PYSHIMIO, *args])}; echo status $?"
-
-
+@RUNTIMES
 def test_a_terminal(place: Place, tmux: Tmux) -> None:
     """An interactive shell in the container, as large as the window, before and after a resize."""
     place.bundle("sh", options=("--tty",))
@@ -580,6 +433,7 @@ def _size_of(place: Place) -> tuple[int, ...]:
     return tuple(map(int, done.stdout.split()))
 
 
+@RUNTIMES
 def test_attach_in_a_terminal(place: Place, tmux: Tmux) -> None:
     """Attach, resize, detach, resize, attach again: the size is right, and the status too."""
     place.bundle("sh", options=("--tty",))
@@ -604,6 +458,7 @@ def test_attach_in_a_terminal(place: Place, tmux: Tmux) -> None:
     assert not place.fifos.exists()
 
 
+@RUNTIMES
 def test_exec_in_a_terminal(place: Place, tmux: Tmux) -> None:
     """A process has a terminal of ours where its container has none."""
     place.bundle("sleep", "1000")
@@ -616,5 +471,5 @@ def test_exec_in_a_terminal(place: Place, tmux: Tmux) -> None:
         tmux.shows("/dev/pts/0")
         tmux.type("exit 3", "Enter")
         tmux.shows("status 3")
-        _kill(place)
+        kill(place)
         assert process.wait(GUARD) == 137

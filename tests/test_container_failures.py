@@ -15,7 +15,7 @@ from pyshimio import Stdio, _sys
 from pyshimio.runc import Container, Subreaper
 from support.cancel import cancel_everywhere
 from support.children import GUARD, exists
-from support.containers import SLEEP, Scene, containers, running
+from support.containers import RUNTIMES, SLEEP, Scene, containers, running
 from support.faults import every_failure
 from support.loggers import shell_logger, uri_of
 
@@ -122,9 +122,10 @@ async def test_start_is_cancelled(tmp_path: Path) -> None:
         await cancelled("start", Container.start, around)
 
 
-async def test_exec_is_cancelled(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_exec_is_cancelled(tmp_path: Path, program: str) -> None:
     """A process whose start was cancelled is none, wherever that was."""
-    async with running(tmp_path) as container:
+    async with running(tmp_path, program=program) as container:
 
         @asynccontextmanager
         async def around() -> AsyncGenerator[None]:
@@ -183,9 +184,10 @@ async def test_delete_is_cancelled(tmp_path: Path) -> None:
         await cancelled("delete", operation, around)
 
 
-async def test_life_is_cancelled(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_life_is_cancelled(tmp_path: Path, program: str) -> None:
     """Whoever is cancelled in the block of a container leaves none."""
-    async with containers(tmp_path, ["true"]) as scene:
+    async with containers(tmp_path, ["true"], program=program) as scene:
 
         @asynccontextmanager
         async def around() -> AsyncGenerator[None]:
@@ -242,10 +244,11 @@ async def test_subreaper_is_cancelled() -> None:
 # -- failures --------------------------------------------------------------------------------
 
 
-async def test_life_fails(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_life_fails(tmp_path: Path, program: str) -> None:
     """Whichever call fails on the way, it is said, and nothing of the container is left."""
     log = tmp_path / "log"
-    async with containers(tmp_path, ["echo", "out"]) as scene:
+    async with containers(tmp_path, ["echo", "out"], program=program) as scene:
 
         async def life() -> None:
             log.unlink(missing_ok=True)
@@ -259,7 +262,7 @@ async def test_life_fails(tmp_path: Path) -> None:
             finally:
                 nobody(scene)
 
-        await failed("life", life)
+        await failed("life", life, sample=1)
 
 
 async def test_exec_fails(tmp_path: Path) -> None:
@@ -325,4 +328,4 @@ async def test_load_fails(tmp_path: Path) -> None:
                 await container.delete(force=True)
                 nobody(scene)
 
-        await failed("load", load)
+        await failed("load", load, sample=1)

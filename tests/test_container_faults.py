@@ -67,14 +67,16 @@ async def _close(process: Any) -> None:
     process.close_stdin()
 
 
-async def test_stdin_is_closed_as_an_exec_starts(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_stdin_is_closed_as_an_exec_starts(tmp_path: Path, program: str) -> None:
     """A ``cat`` at a FIFO that nobody has ever opened sees its end, whenever CloseIO comes.
 
-    In the same instant as the start: 100 times on each of the three loops.
+    In the same instant as the start: with runc 100 times on each of the three loops.
     """
     fifo = make_fifo(tmp_path)
-    async with running(tmp_path) as container:
-        for moment in ("with",) * 100 + ("before", "after") * 10:
+    tenths = 10 if program == "runc" else 1
+    async with running(tmp_path, program=program) as container:
+        for moment in (("with",) * 10 + ("before", "after")) * tenths:
             async with await container.exec("e", ["cat"], io=Stdio(stdin=fifo)) as process:
                 await close_at(moment, process)
                 assert await process.wait(io=True, timeout=GUARD) == 0
@@ -93,8 +95,8 @@ async def test_stdin_is_closed_as_init_starts(tmp_path: Path, program: str, mome
 
 # -- bursts ----------------------------------------------------------------------------------
 
-BURSTS = 35
-"""On three loops and with two sinks that makes 210."""
+BURSTS = {"runc": 35, "crun": 5}
+"""On three loops and with two sinks that makes 210 with runc."""
 
 
 async def burst(scene: Scene, io: str) -> None:
@@ -107,23 +109,25 @@ async def burst(scene: Scene, io: str) -> None:
         assert result.complete, result
 
 
-async def test_a_burst_into_a_file(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_a_burst_into_a_file(tmp_path: Path, program: str) -> None:
     """Of 8 MiB that init wrote in its last moment nothing is missing, whoever deletes at once."""
     log = tmp_path / "log"
-    async with containers(tmp_path, ["dd", "if=/blob", "bs=64k"]) as scene:
+    async with containers(tmp_path, ["dd", "if=/blob", "bs=64k"], program=program) as scene:
         put_blob(scene)
-        for _ in range(BURSTS):
+        for _ in range(BURSTS[program]):
             await burst(scene, f"file://{log}")
             assert zlib.crc32(log.read_bytes()) == zlib.crc32(BLOB)
             log.unlink()
 
 
-async def test_a_burst_into_a_fifo(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_a_burst_into_a_fifo(tmp_path: Path, program: str) -> None:
     """The same for a client, which reads while the container is being deleted."""
     fifo = make_fifo(tmp_path)
-    async with containers(tmp_path, ["dd", "if=/blob", "bs=64k"]) as scene:
+    async with containers(tmp_path, ["dd", "if=/blob", "bs=64k"], program=program) as scene:
         put_blob(scene)
-        for _ in range(BURSTS):
+        for _ in range(BURSTS[program]):
             with Client(fifo) as client:
                 async with anyio.create_task_group() as group:
                     group.start_soon(burst, scene, fifo)
@@ -181,10 +185,11 @@ async def test_a_client_that_stops_reading(tmp_path: Path) -> None:
             await one.delete(force=True, drain_timeout=0)
 
 
-async def test_a_container_is_killed_in_a_burst(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_a_container_is_killed_in_a_burst(tmp_path: Path, program: str) -> None:
     """What it has written until then arrives, in its order and without a gap."""
     log, fifo = tmp_path / "log", make_fifo(tmp_path)
-    async with containers(tmp_path, ["seq", "100000000"]) as scene:
+    async with containers(tmp_path, ["seq", "100000000"], program=program) as scene:
         async with await scene.create(io=Stdio(stdout=f"file://{log}")) as container:
             await container.start()
             await until(lambda: log.stat().st_size > MIB)
@@ -259,9 +264,10 @@ class Thief(threading.Thread):
         self.join()
 
 
-async def test_somebody_reaps_an_exec(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_somebody_reaps_an_exec(tmp_path: Path, program: str) -> None:
     """Who waits for everything takes an exec's status, and neither its output nor its end."""
-    async with running(tmp_path) as container:
+    async with running(tmp_path, program=program) as container:
         events = container.exits.events()
         process = await container.exec("e", ["sh", "-c", "echo out; read line"], io=PipeIO())
         await process.start()
@@ -283,9 +289,10 @@ async def test_somebody_reaps_an_exec(tmp_path: Path) -> None:
         assert container.state == "running"
 
 
-async def test_somebody_reaps_all_the_time(tmp_path: Path) -> None:
+@RUNTIMES
+async def test_somebody_reaps_all_the_time(tmp_path: Path, program: str) -> None:
     """Each step works or says that somebody else reaps; a process that did not start is none."""
-    async with running(tmp_path) as container:
+    async with running(tmp_path, program=program) as container:
         started = 0
         with Thief():
             for _ in range(10):
@@ -385,17 +392,31 @@ STAGES: dict[str, Callable[[Scene, int], object]] = {
     "child": lambda _, pid: children_of(pid, 1),
     "second child": lambda _, pid: children_of(pid, 2),
     "third child": lambda _, pid: children_of(pid, 3),
-    "state": lambda scene, _: (
-        Path(scene.runtime.root) / scene.runtime.name / "state.json"
-    ).exists(),
+    "state": lambda scene, _: any(
+        (Path(scene.runtime.root) / scene.runtime.name / name).exists()
+        for name in ("state.json", "status")
+    ),
 }
-"""How far ``runc create`` has come, seen from outside."""
+"""How far ``create`` has come, seen from outside."""
+CREATES = pytest.mark.parametrize(
+    "program, stage",
+    [
+        *(("runc", stage) for stage in STAGES),
+        *(
+            pytest.param("crun", stage, marks=pytest.mark.runtime("crun"))
+            for stage in ("program", "directory", "child", "state")
+        ),
+    ],
+)
+"""crun has one child."""
 
 
-@pytest.mark.parametrize("stage", STAGES)
-async def test_the_runtime_is_killed_in_the_middle(tmp_path: Path, stage: str) -> None:
+@CREATES
+async def test_the_runtime_is_killed_in_the_middle(
+    tmp_path: Path, program: str, stage: str
+) -> None:
     """However far it has come, it is an error, and nothing of the container is left."""
-    async with containers(tmp_path) as scene:
+    async with containers(tmp_path, program=program) as scene:
         killed = False
         while not killed:  # it may be through before the signal comes
             with Killer("create", partial(STAGES[stage], scene)) as killer:
@@ -409,10 +430,12 @@ async def test_the_runtime_is_killed_in_the_middle(tmp_path: Path, stage: str) -
             assert await scene.runc.list() == ()
 
 
-@pytest.mark.parametrize("stage", STAGES)
-async def test_the_caller_is_cancelled_in_the_middle(tmp_path: Path, stage: str) -> None:
+@CREATES
+async def test_the_caller_is_cancelled_in_the_middle(
+    tmp_path: Path, program: str, stage: str
+) -> None:
     """The same when nobody wants the container any more."""
-    async with containers(tmp_path) as scene:
+    async with containers(tmp_path, program=program) as scene:
         when = partial(STAGES[stage], scene)
 
         async def watch(scope: anyio.CancelScope) -> None:

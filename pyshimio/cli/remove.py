@@ -13,6 +13,7 @@ from ..client import FifoSet
 from ..errors import InvalidOptionError, RuntimeFailedError, ShimIOError
 from ..runc import Container, Runc
 from ..runc._client import missing
+from ..runc._orphans import end_orphans, log_path
 from . import FAILED
 from ._record import Record
 from ._say import say
@@ -21,6 +22,8 @@ from .container import clear
 
 __all__ = ("remove",)
 
+PATIENCE = 10.0
+"""Seconds for what the dead one had begun to be gone."""
 STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -39,6 +42,9 @@ async def _remove(id: str, runtime: str, root: str | None, force: bool) -> None:
     with Record.of(runtime, root, id) as record:
         facts = record.take_over()
         known = record.exists()
+        if isinstance(supervisor := facts.get("pid"), int):
+            # What it had begun would go on, and make the container after all.
+            await _end_what_it_began(supervisor, id)
         try:
             there = await _delete(Runc(program=runtime, root=root), id, force=force or known)
         except BaseException:
@@ -53,6 +59,15 @@ async def _remove(id: str, runtime: str, root: str | None, force: bool) -> None:
             stdin, stdout, stderr = (os.path.join(directory, f"{id}-{name}") for name in STREAMS)
             FifoSet.load(Stdio(stdin, stdout, stderr)).remove()
         record.remove()
+
+
+async def _end_what_it_began(supervisor: int, id: str) -> None:  # noqa: A002
+    logs = log_path(supervisor)
+
+    def begun(args: list[str]) -> bool:
+        return id in args and any(arg.startswith(logs) for arg in args)
+
+    await end_orphans(begun, seconds=PATIENCE, with_groups=True)
 
 
 async def _delete(runc: Runc, id: str, *, force: bool) -> bool:  # noqa: A002

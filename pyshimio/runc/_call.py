@@ -21,6 +21,7 @@ from .._fd import OwnedFd
 from ..errors import RuntimeFailedError
 from ._adopted import reap_group
 from ._finish import finish
+from ._orphans import end_orphans, log_path
 from ._records import log_entries
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Page:
     @property
     def path(self) -> str:
         """A name for it, as long as it is open here."""
-        return f"/proc/{_sys.getpid()}/fd/{self.fd.fileno()}"
+        return log_path(_sys.getpid(), self.fd.fileno())
 
     def read(self) -> bytes:
         """All that was written."""
@@ -175,7 +176,12 @@ class Call:
         assert self._command is not None
         if io is not None:
             io.set(self._command)
-        process = await self._command.start()
+        try:
+            process = await self._command.start()
+        except BaseException:
+            if self._apart and self._command._pid:  # it was there for a moment
+                await finish(partial(reap_group, self._command._pid))
+            raise
         try:
             if io is not None:
                 io.close_after_start()
@@ -200,9 +206,15 @@ class Call:
         if not process.exited:
             await _end(process, patience)
         if undo is not None:
-            await _undo(undo)
+            # (crun's child is about to become the container, and does not end with its parent.)
+            await _undo("what the runtime had begun goes on maybe", self._end_orphans)
+            await _undo("a container that was half made may be left", undo)
         if self._apart:
             await reap_group(process.pid)
+
+    async def _end_orphans(self) -> None:
+        ours = list(self.args[1:])  # (before them a script's interpreter may stand)
+        await end_orphans(lambda args: args[-len(ours) :] == ours, seconds=END_SECONDS)
 
     def _answer(self, status: int, *, killed: bool) -> Answer:
         return Answer(
@@ -251,9 +263,9 @@ async def _end(process: Process, patience: float) -> None:
         await process.gone()
 
 
-async def _undo(undo: Callable[[], Awaitable[None]]) -> None:
+async def _undo(otherwise: str, undo: Callable[[], Awaitable[None]]) -> None:
     with anyio.move_on_after(END_SECONDS):
         try:
             await undo()
         except Exception:  # noqa: BLE001 - what is on its way is not to be hidden behind it
-            logger.exception("a container that was half made may be left")
+            logger.exception(otherwise)
