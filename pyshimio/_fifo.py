@@ -20,12 +20,14 @@ import anyio
 
 from . import _sys
 from ._fd import OwnedFd
+from ._pipesize import SharedGrowth
 from ._sink import PipeSink
 from .errors import DestinationError, FifoNotFoundError, FifoTimeoutError, NotAFifoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._pipesize import PipeBudget, Share
     from ._poller import Poller, Timer
 
 __all__ = ("FifoHandle", "FifoSink", "FifoSource", "KeepAlive")
@@ -146,6 +148,7 @@ class KeepAlive:
     """
 
     def __init__(self) -> None:
+        self.growth: SharedGrowth = SharedGrowth()
         self._reader: OwnedFd | None = None
         self._sinks: list[FifoSink] = []
         # Another IO's keep-alive is not a copy of this one: with it, nothing is abandoned yet.
@@ -261,9 +264,8 @@ class FifoSink(PipeSink):
     def mend(self) -> bool:
         return self._keep.mend(self.fd)
 
-    @property
-    def grows(self) -> bool:
-        return self.speaks
+    def growth(self, budget: PipeBudget) -> Share:
+        return self._keep.growth.join(self.fd, budget)
 
     @property
     def speaks(self) -> bool:

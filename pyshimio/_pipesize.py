@@ -14,7 +14,7 @@ from . import _sys
 if TYPE_CHECKING:
     from ._fd import OwnedFd
 
-__all__ = ("Growth", "Haste", "PipeBudget")
+__all__ = ("Growth", "Haste", "PipeBudget", "SharedGrowth")
 
 STEPS = (1 << 18, 1 << 20)
 HASTE_BYTES, HASTE_SECONDS = 4 << 20, 1.0
@@ -108,6 +108,10 @@ class Growth:
         self._size = wanted
         return True
 
+    def look_through(self, fd: OwnedFd) -> None:
+        """Use another of the pipe's ends from here on."""
+        self._fd = fd
+
     def shrink(self) -> None:
         """Back to the first size; a pipe that holds more than that owes it."""
         if self._size == self._first or self._budget.forked():
@@ -125,3 +129,50 @@ class Growth:
         except OSError:
             return False
         return True
+
+
+class SharedGrowth:
+    """A pipe that several streams write into: any of them makes it larger, the last one smaller."""
+
+    def __init__(self) -> None:
+        self._growth: Growth | None = None
+        self._shares: list[Share] = []
+
+    def join(self, fd: OwnedFd, budget: PipeBudget) -> Share:
+        """One stream's part in it; *fd* is its own, and has to be open until the part is over."""
+        if self._growth is None:
+            self._growth = Growth(fd, budget)
+        share = Share(self, fd)
+        self._shares.append(share)
+        return share
+
+    def grow(self) -> bool:
+        """The next step, as :meth:`Growth.grow`."""
+        return self._growth is not None and self._growth.grow()
+
+    def leave(self, share: Share) -> None:
+        """One part is over.  Idempotent."""
+        if share not in self._shares or self._growth is None:
+            return
+        self._shares.remove(share)
+        if self._shares:
+            self._growth.look_through(self._shares[0].fd)
+        else:
+            self._growth.shrink()
+            self._growth = None
+
+
+class Share:
+    """What one of those streams has of :class:`SharedGrowth`; used like a :class:`Growth`."""
+
+    def __init__(self, shared: SharedGrowth, fd: OwnedFd) -> None:
+        self._shared = shared
+        self.fd = fd
+
+    def grow(self) -> bool:
+        """The next step."""
+        return self._shared.grow()
+
+    def shrink(self) -> None:
+        """This stream needs no larger pipe any more."""
+        self._shared.leave(self)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._events import EventHub
-    from ._fd import OwnedFd
+    from ._pipesize import Share
     from ._poller import Poller, Timer, Watch
     from ._source import Source
     from ._stats import StreamStats
@@ -243,7 +243,7 @@ class LoopPump(Pump):
         self._hold: Watch | None = None
         self._calm: Timer | None = None
         self._seen = 0
-        self._growth: list[Growth] = []
+        self._growth: list[Growth | Share] = []
         self._haste = Haste()
         self._pace = Pace()
         self._muted = False
@@ -530,7 +530,10 @@ class LoopPump(Pump):
             return
         self._seen = self.counters.bytes_in
         self._calm = self._poller.later(IDLE_SECONDS, self._calm_down)
-        self._growth = [Growth(fd, self._poller.pipes) for fd in self._pipes()]
+        budget = self._poller.pipes
+        self._growth = [Growth(self.source.fd, budget)] if self.source.spliceable else []
+        if isinstance(self.sink, PipeSink):
+            self._growth.append(self.sink.growth(budget))
         if self._direct is not None:
             self._direct.close()
             self._direct = None
@@ -561,12 +564,6 @@ class LoopPump(Pump):
             self._source_watch = None
             self._muted = False
             self._listen()
-
-    def _pipes(self) -> list[OwnedFd]:
-        pipes = [self.source.fd] if self.source.spliceable else []
-        if isinstance(self.sink, PipeSink) and self.sink.grows:
-            pipes.append(self.sink.fd)
-        return pipes
 
     def _stop(self) -> None:
         self._unblocked()

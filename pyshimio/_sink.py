@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _sys
+from ._pipesize import Growth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ._fd import OwnedFd
+    from ._pipesize import PipeBudget, Share
 
 __all__ = ("DescriptorSink", "NullSink", "PipeSink")
 
@@ -102,10 +104,9 @@ class PipeSink(DescriptorSink):
         self._tail = (tail + count) % _sys.PAGE
         return count
 
-    @property
-    def grows(self) -> bool:
-        """Whether this sink is the one to make the pipe larger, of those that share it."""
-        return True
+    def growth(self, budget: PipeBudget) -> Growth | Share:
+        """What makes the pipe larger for a while."""
+        return Growth(self.fd, budget)
 
     def mend(self) -> bool:
         """Nobody can read it any more; whether somebody can now."""

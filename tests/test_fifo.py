@@ -717,3 +717,21 @@ async def test_what_two_streams_leave_in_one_fifo_is_told_once(tmp_path: Path) -
     await io.drain()
     await io.aclose()
     assert [event.count async for event in events if isinstance(event, BytesAbandoned)] == [8]
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+async def test_a_shared_fifo_grows_for_either_stream(tmp_path: Path, stream: int) -> None:
+    """Of two streams in one FIFO whichever is fast makes it larger, and gives that back."""
+    path = make_fifo(tmp_path)
+    program = f"head -c 64M /dev/zero >&{stream}; echo quiet >&{3 - stream}; read end"
+    with Client(path) as client:
+        async with await create_io(Stdio(stdout=path, stderr=path), stdin_stream=True) as io:
+            await io.spawn(["sh", "-c", program])
+            left = Poller.current().pipes.left
+            assert len(await client.read((64 << 20) + 6)) == (64 << 20) + 6
+            assert _sys.pipe_size(client.fd) == 1 << 20
+            io.close_stdin()
+            assert (await io.drain()).complete
+            assert await client.read_all() == b""
+            assert _sys.pipe_size(client.fd) == 1 << 16
+            assert Poller.current().pipes.left == left

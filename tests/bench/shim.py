@@ -145,7 +145,8 @@ class _Watched:
     def _watch(self) -> None:
         pid = ""
         while not self._over.wait(0.01):
-            if not pid:
+            # The one that is found first may be the shim's parent, which ends at once.
+            if not os.path.exists(f"/proc/{pid or 'none'}"):
                 pid = pid_of(self._pattern)
             else:
                 self.cpu = max(self.cpu, _cpu_of(pid))
