@@ -27,7 +27,6 @@ from .errors import DestinationError, FifoNotFoundError, FifoTimeoutError, NotAF
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._pipesize import PipeBudget, Share
     from ._poller import Poller, Timer
 
 __all__ = ("FifoHandle", "FifoSink", "FifoSource", "KeepAlive")
@@ -234,7 +233,7 @@ class FifoSink(PipeSink):
     """
 
     def __init__(self, handle: FifoHandle, writer: OwnedFd, keep: KeepAlive) -> None:
-        super().__init__(writer)
+        super().__init__(writer, shared=keep.growth)
         self.path = handle.path
         self._keep = keep
         self._timer: Timer | None = None
@@ -263,9 +262,6 @@ class FifoSink(PipeSink):
 
     def mend(self) -> bool:
         return self._keep.mend(self.fd)
-
-    def growth(self, budget: PipeBudget) -> Share:
-        return self._keep.growth.join(self.fd, budget)
 
     @property
     def speaks(self) -> bool:

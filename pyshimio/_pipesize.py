@@ -61,7 +61,8 @@ class PipeBudget:
         # A pipe that was too full to shrink may be empty, or closed, by now.
         owing, self._owing = self._owing, []
         for growth in owing:
-            growth.shrink()
+            if not growth.wanted:
+                growth.shrink()
         return self._left
 
     def take(self, count: int) -> bool:
@@ -93,6 +94,8 @@ class Growth:
     """
 
     def __init__(self, fd: OwnedFd, budget: PipeBudget) -> None:
+        self.wanted: bool = True
+        """Somebody uses it, so that it is not to be made smaller."""
         self._fd = fd
         self._budget = budget
         self._first = self._size = _sys.pipe_size(fd.fileno())
@@ -109,11 +112,13 @@ class Growth:
         return True
 
     def look_through(self, fd: OwnedFd) -> None:
-        """Use another of the pipe's ends from here on."""
+        """It is wanted by whoever has *fd*, another of the pipe's ends, from here on."""
+        self.wanted = True
         self._fd = fd
 
     def shrink(self) -> None:
         """Back to the first size; a pipe that holds more than that owes it."""
+        self.wanted = False
         if self._size == self._first or self._budget.forked():
             return
         if self._fd.closed or self._set(self._first):
@@ -142,6 +147,8 @@ class SharedGrowth:
         """One stream's part in it; *fd* is its own, and has to be open until the part is over."""
         if self._growth is None:
             self._growth = Growth(fd, budget)
+        elif not self._shares:  # it may be large still
+            self._growth.look_through(fd)
         share = Share(self, fd)
         self._shares.append(share)
         return share
@@ -159,7 +166,6 @@ class SharedGrowth:
             self._growth.look_through(self._shares[0].fd)
         else:
             self._growth.shrink()
-            self._growth = None
 
 
 class Share:

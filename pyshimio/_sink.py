@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ._fd import OwnedFd
-    from ._pipesize import PipeBudget, Share
+    from ._pipesize import PipeBudget, Share, SharedGrowth
 
 __all__ = ("DescriptorSink", "NullSink", "PipeSink")
 
@@ -61,10 +61,15 @@ class PipeSink(DescriptorSink):
     sixteen lines, and a container behind an absent client would block after those.  While
     the reader is idle this sink fills each slot to the end; it splices (which costs a
     tenth of the CPU) only after the reader has taken something.
+
+    Args:
+        fd: As for :class:`DescriptorSink`.
+        shared: The pipe's size, where other sinks of ours write into it as well.
     """
 
-    def __init__(self, fd: OwnedFd) -> None:
+    def __init__(self, fd: OwnedFd, *, shared: SharedGrowth | None = None) -> None:
         super().__init__(fd)
+        self._shared = shared
         self._written = 0
         self._consumed = 0
         self._tail = 0  # bytes in the last slot, as long as nobody has emptied the pipe
@@ -106,6 +111,8 @@ class PipeSink(DescriptorSink):
 
     def growth(self, budget: PipeBudget) -> Growth | Share:
         """What makes the pipe larger for a while."""
+        if self._shared is not None:
+            return self._shared.join(self.fd, budget)
         return Growth(self.fd, budget)
 
     def mend(self) -> bool:

@@ -365,6 +365,15 @@ def pid_namespace(pid: int) -> int:
         return 0
 
 
+def command_name(pid: int) -> str:
+    """What a process (a zombie, too) calls itself, in 15 characters; empty when it has gone."""
+    try:
+        with io.open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def exited_child() -> int | None:
     """A child of ours that waits to be reaped; None when there is none.  It goes on waiting."""
     try:

@@ -479,13 +479,11 @@ EXEC_STAGES: dict[str, Callable[[Container, int], object]] = {
 """How far ``runc exec`` has come."""
 
 
+@RUNTIMES
 @pytest.mark.parametrize("stage", EXEC_STAGES)
-async def test_the_runtime_of_an_exec_is_killed(tmp_path: Path, stage: str) -> None:
-    """However far it has come, no process is left in the container that nobody knows.
-
-    (Of crun one may be left: what it had forked goes on alone, and is not in the container yet.)
-    """
-    async with running(tmp_path) as container:
+async def test_the_runtime_of_an_exec_is_killed(tmp_path: Path, program: str, stage: str) -> None:
+    """However far it has come, no process is left in the container that nobody knows."""
+    async with running(tmp_path, program=program) as container:
         killed = 0
         while killed < 5:  # it may be through before the signal comes
             process = await container.exec("e", SLEEP)

@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import stat
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from .._fd import OwnedFd
 
 __all__ = ("Record", "check_private")
+
+LOOKS, PAUSE = 50, 0.01
+"""For a record that is being written; the second in seconds."""
 
 
 @attrs.define(eq=False)
@@ -116,12 +120,19 @@ class Record:
                 path = os.path.join(self.path, "lock")
                 self._lock = locked(path, os.O_RDWR | os.O_CREAT)
                 if self._lock is None:
-                    pid = self._facts().get("pid", "?")
-                    raise Refusal(f"{self.id} is being run by process {pid}; end that")
+                    raise Refusal(f"{self.id} is being run by process {self._holder()}; end that")
                 if os.fstat(self._lock.fileno()).st_ino == os.stat(path).st_ino:
                     return
             # Whoever had it has removed it meanwhile.
             self.close()
+
+    def _holder(self) -> object:
+        """The pid of whoever holds it, who may be about to write that down."""
+        for _ in range(LOOKS):
+            if (pid := self._facts().get("pid")) is not None:
+                return pid
+            time.sleep(PAUSE)
+        return "?"
 
     def remove(self) -> None:
         """It is cleared away."""

@@ -110,7 +110,10 @@ async def relay_input(io: BaseIO) -> None:
 
 def _open_again() -> FdReceiveStream | None:
     """A description of our own, because a flag of a shared one is not ours to change."""
-    ours = duplicate(0)
+    try:
+        ours = duplicate(0)
+    except OSError:
+        return None
     try:
         again = own_description(ours, os.O_RDONLY)
     finally:

@@ -56,7 +56,10 @@ def say_bugs() -> None:
 
 
 def _say_bug(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    say(f"internal error: {context['message']}: {context.get('exception')!r}")
+    # (A task of anyio's that waits for a socket, and is cancelled in the turn in which that is
+    # ready: its future is told both.  Nothing is lost by it.)
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        say(f"internal error: {context['message']}: {context.get('exception')!r}")
 
 
 async def reopen(io: BaseIO | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
@@ -13,12 +13,15 @@ from ..client import FifoSet
 from ..errors import InvalidOptionError, RuntimeFailedError, ShimIOError
 from ..runc import Container, Runc
 from ..runc._client import missing
-from ..runc._orphans import end_orphans, log_path
+from ..runc._orphans import end_orphans, lives, log_path
 from . import FAILED
 from ._record import Record
 from ._say import say
 from ._trouble import Refusal, say_what_goes_wrong
 from .container import clear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ("remove",)
 
@@ -43,8 +46,7 @@ async def _remove(id: str, runtime: str, root: str | None, force: bool) -> None:
         facts = record.take_over()
         known = record.exists()
         if isinstance(supervisor := facts.get("pid"), int):
-            # What it had begun would go on, and make the container after all.
-            await _end_what_it_began(supervisor, id)
+            await _end_what_it_began(supervisor, id, root)
         try:
             there = await _delete(Runc(program=runtime, root=root), id, force=force or known)
         except BaseException:
@@ -61,13 +63,24 @@ async def _remove(id: str, runtime: str, root: str | None, force: bool) -> None:
         record.remove()
 
 
-async def _end_what_it_began(supervisor: int, id: str) -> None:  # noqa: A002
+async def _end_what_it_began(supervisor: int, id: str, root: str | None) -> None:  # noqa: A002
+    """A command of the runtime that was under way would go on, and make the container after all.
+
+    Raises:
+        Refusal: One cannot be killed.
+    """
+    if lives(supervisor):
+        return  # somebody else is called so by now, and what has its name is that one's
     logs = log_path(supervisor)
 
-    def begun(args: list[str]) -> bool:
-        return id in args and any(arg.startswith(logs) for arg in args)
+    def begun(args: Sequence[str]) -> bool:
+        ours = id in args and (root is None or root in args)
+        return ours and any(arg.startswith(logs) for arg in args)
 
-    await end_orphans(begun, seconds=PATIENCE, with_groups=True)
+    with anyio.move_on_after(PATIENCE) as scope:
+        await end_orphans(begun, with_groups=True)
+    if scope.cancelled_caught:
+        raise Refusal(f"a command of the runtime for {id!r} goes on, and cannot be killed")
 
 
 async def _delete(runc: Runc, id: str, *, force: bool) -> bool:  # noqa: A002

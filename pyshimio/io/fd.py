@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections import defaultdict
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .. import _sys
 from .._fd import Descriptor, OwnedFd, duplicate, own_description
+from .._pipesize import SharedGrowth
 from .._sink import DescriptorSink, PipeSink
 from ..errors import InvalidOptionError
 from ._base import GRACE
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from ._owner import Chown
 
 __all__ = ("FdIO", "fd_sink")
+
+Pipes: TypeAlias = "defaultdict[tuple[int, int], SharedGrowth]"
 
 WRITABLE = frozenset({os.O_WRONLY, os.O_RDWR})
 PATIENCE = 1.0
@@ -72,19 +76,21 @@ class FdIO(PipeIO):
             on_exit=on_exit,
         )
         try:
+            pipes: Pipes = defaultdict(SharedGrowth)
             for stream, fd in (("stdout", stdout), ("stderr", stderr)):
                 if fd is not None:
-                    self.bind({stream: SinkOutlet(fd_sink(fd))}, None)
+                    self.bind({stream: SinkOutlet(fd_sink(fd, pipes))}, None)
         except BaseException:
             self.close()
             raise
 
 
-def fd_sink(fd: Descriptor) -> Sink:
+def fd_sink(fd: Descriptor, pipes: Pipes | None = None) -> Sink:
     """A sink for a duplicate of *fd* that never changes a flag of its description.
 
     Args:
         fd: Open for writing; stays the caller's.
+        pipes: For several that may write into one pipe: its size is the same for all of them.
     """
     own = duplicate(fd)
     try:
@@ -94,7 +100,11 @@ def fd_sink(fd: Descriptor) -> Sink:
             return BlockingSink(own)
         own.close()
         terminal = _sys.isatty(again.fileno())
-        return DescriptorSink(again) if terminal else PipeSink(again)
+        if terminal:
+            return DescriptorSink(again)
+        status = _sys.fstat(again.fileno())
+        shared = None if pipes is None else pipes[status.st_dev, status.st_ino]
+        return PipeSink(again, shared=shared)
     except BaseException:
         own.close()
         raise

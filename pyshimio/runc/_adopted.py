@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ("Adopted", "Leftovers", "reap_group", "reap_strangers")
 
 LEFT_SECONDS = 1.0
+NAME_LENGTH = 15
 PAUSE = 0.01
 
 
@@ -90,12 +92,16 @@ async def reap_group(group: int) -> None:
 
 
 class Leftovers:
-    """What a runtime that fails leaves to us: what it had begun, in a namespace of its own.
+    """What a runtime that fails leaves to us: what it had begun, maybe in a namespace of its own.
 
     Made before the runtime is started.
+
+    Args:
+        program: The runtime; what it forks has its name until it becomes another program.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str) -> None:
+        self._name = os.path.basename(program)[:NAME_LENGTH]
         self._before = frozenset(_sys.children())
 
     async def reap(self, *, ending: int = 0) -> None:
@@ -115,7 +121,11 @@ class Leftovers:
         ours = _sys.pid_namespace(_sys.getpid())
         new = [pid for pid in _sys.children() if pid not in self._before]
         spaces = {pid: _sys.pid_namespace(pid) for pid in new if not followed.follows(pid)}
-        left = [pid for pid, space in spaces.items() if space not in {0, ours}]
+        left = [
+            pid
+            for pid, space in spaces.items()
+            if (space not in {0, ours}) or (_sys.exiting(pid) and self._is_one(pid))
+        ]
         if followed.expected:  # one of them may be what another runtime is about to leave to us
             return any(spaces[pid] == ending or _sys.exiting(pid) for pid in left)
         for pid in left:
@@ -123,6 +133,9 @@ class Leftovers:
                 _sys.kill_child(pid)
             _sys.reap(pid)
         return bool(left)
+
+    def _is_one(self, pid: int) -> bool:
+        return _sys.command_name(pid).startswith(self._name)
 
 
 def _whose(pid: int) -> str:

@@ -179,8 +179,8 @@ class Call:
         try:
             process = await self._command.start()
         except BaseException:
-            if self._apart and self._command._pid:  # it was there for a moment
-                await finish(partial(reap_group, self._command._pid))
+            if pid := self._command._pid:  # it was there, and may even have been successful
+                await finish(partial(self._clear, pid, undo))
             raise
         try:
             if io is not None:
@@ -195,8 +195,10 @@ class Call:
         finally:
             process.close()
             self._pass_log_on()
-        if status:
-            await finish(partial(self._put_away, process, 0.0, undo if killed else None))
+        if killed:
+            await finish(partial(self._clear, process.pid, undo))
+        elif status and self._apart:
+            await finish(partial(reap_group, process.pid))
         return answer
 
     async def _put_away(
@@ -205,16 +207,17 @@ class Call:
         """Leave nothing of a command that was not successful."""
         if not process.exited:
             await _end(process, patience)
+        await self._clear(process.pid, undo)
+
+    async def _clear(self, pid: int, undo: Callable[[], Awaitable[None]] | None) -> None:
+        """Leave nothing of what the command, which was called *pid*, had begun."""
+        ours = list(self.args[1:])  # (before them a script's interpreter may stand)
+        orphans = partial(end_orphans, lambda args: args[-len(ours) :] == ours, after=pid)
+        await _undo("what the runtime had begun goes on maybe", orphans)
         if undo is not None:
-            # (crun's child is about to become the container, and does not end with its parent.)
-            await _undo("what the runtime had begun goes on maybe", self._end_orphans)
             await _undo("a container that was half made may be left", undo)
         if self._apart:
-            await reap_group(process.pid)
-
-    async def _end_orphans(self) -> None:
-        ours = list(self.args[1:])  # (before them a script's interpreter may stand)
-        await end_orphans(lambda args: args[-len(ours) :] == ours, seconds=END_SECONDS)
+            await reap_group(pid)
 
     def _answer(self, status: int, *, killed: bool) -> Answer:
         return Answer(
@@ -264,8 +267,8 @@ async def _end(process: Process, patience: float) -> None:
 
 
 async def _undo(otherwise: str, undo: Callable[[], Awaitable[None]]) -> None:
-    with anyio.move_on_after(END_SECONDS):
-        try:
+    try:
+        with anyio.fail_after(END_SECONDS):
             await undo()
-        except Exception:  # noqa: BLE001 - what is on its way is not to be hidden behind it
-            logger.exception(otherwise)
+    except Exception:  # noqa: BLE001 - what is on its way is not to be hidden behind it
+        logger.exception(otherwise)

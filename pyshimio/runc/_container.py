@@ -136,7 +136,7 @@ class Container(Life):
             ShimIOError: What :func:`~pyshimio.create_io` raises.
         """
         async with open_io(io, bundle, id=id, namespace=namespace) as (found, stdio):
-            leftovers = Leftovers()
+            leftovers = Leftovers(runc.program)
             self = cls(runc, id, found, stdio, rootfs=rootfs, exits=exits)
             try:
                 await self._create(options or CreateOptions())

@@ -112,7 +112,7 @@ class Exec(Life):
             raise self._wrong("be started twice")
         self._starting = True
         try:
-            leftovers = Leftovers()
+            leftovers = Leftovers(self._container.runc.program)
             try:
                 await self._run()
                 await self.io.copy()

@@ -162,6 +162,7 @@ SURE = frozenset(
             "parent_of",
             "children",
             "process_group",
+            "command_name",
             "pid_namespace",
             "exited_child",
             "reap",

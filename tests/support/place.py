@@ -84,6 +84,17 @@ class Place:
         """There when :meth:`slow` has begun."""
         return self.where / "begun"
 
+    def processes(self) -> list[int]:
+        """The pids of those in the container."""
+        listed = subprocess.run(
+            [*self._head, "ps", "--format", "json", self.id], capture_output=True, check=True
+        )
+        return list(json.loads(listed.stdout))
+
+    @property
+    def _head(self) -> list[str]:
+        return [self.runtime, "--root", str(self.where / "state")]
+
     def states(self) -> list[str]:
         """Those of the containers there are."""
         listed = subprocess.run(
@@ -105,6 +116,10 @@ def place_of(tmp_path: Path, program: str) -> Iterator[Place]:
         delete = [runtime, "--root", str(tmp_path / "state"), "delete", "--force", place.id]
         subprocess.run(delete, check=False, capture_output=True, timeout=GUARD)
     shutil.rmtree(place.record, ignore_errors=True)
+    # runc leaves them where it was killed before it had written down what there is.
+    for path in Path("/sys/fs/cgroup").glob(f"*/{place.id}"):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 @contextlib.contextmanager
