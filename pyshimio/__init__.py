@@ -11,9 +11,7 @@ import anyio, asyncio or attrs for another.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # (a logger, which is started for each container, has no time for typing)
 if TYPE_CHECKING:
     from ._command import Command as Command
     from ._events import BytesAbandoned as BytesAbandoned
@@ -118,6 +116,8 @@ __all__ = (
 def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - for whoever needs it
+
     value: object = getattr(import_module(_WHERE[name], __name__), name)
     # Tracebacks, pickles and the documentation name what people import.
     if getattr(value, "__module__", "").startswith(__name__):

@@ -29,7 +29,10 @@ class Sink(Protocol):
     """Where the bytes of one or more streams go.
 
     A factory ``(StdioURI, *, stream, id, namespace) -> Sink`` registered in the
-    entry-point group ``pyshimio.io_schemes`` makes one for each URI of its scheme.
+    entry-point group ``pyshimio.io_schemes`` makes one for each URI of its scheme.  A factory
+    with a method ``sinks(StdioURI, *, streams, id, namespace) -> Mapping[str, Sink]`` makes
+    those of all streams with the same URI at once, so that they can share something.  A sink
+    with a method ``open()`` has it called in a thread first, if it blocks.
     """
 
     @property

@@ -10,8 +10,7 @@ of them survive :mod:`pickle`.  Closed, broken and busy streams raise anyio's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # (a logger has no time to load typing)
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +33,7 @@ __all__ = (
     "ConsoleTruncatedError",
     "ContainerStateError",
     "DestinationError",
+    "DriverConflictError",
     "ExitTimeoutError",
     "FifoExistsError",
     "FifoNotFoundError",
@@ -42,6 +42,8 @@ __all__ = (
     "FileOpenError",
     "IOStateError",
     "InvalidOptionError",
+    "LogFileError",
+    "LogOptionError",
     "LoggerDiedError",
     "LoggerError",
     "LoggerExitedError",
@@ -71,6 +73,7 @@ __all__ = (
     "URIEscapeError",
     "URINulError",
     "URISyntaxError",
+    "UnknownDriverError",
     "UnknownSchemeError",
     "UnmountError",
     "UnsupportedPlatformError",
@@ -154,6 +157,18 @@ class RelativePathError(URIError):
     """The path does not start at ``/``."""
 
 
+class LogOptionError(InvalidOptionError):
+    """A log driver has no such option, needs one, or cannot make sense of one."""
+
+
+class UnknownDriverError(LogOptionError):
+    """There is no log driver of this name."""
+
+
+class DriverConflictError(LogOptionError):
+    """Two installed packages have a log driver of this name, so neither is chosen."""
+
+
 class MissingNamespaceError(ShimIOError, ValueError):
     """A logger needs a containerd namespace (it becomes ``CONTAINER_NAMESPACE``)."""
 
@@ -195,6 +210,10 @@ class FifoTimeoutError(DestinationError, TimeoutError):
 
 class FileOpenError(DestinationError):
     """A log file cannot be opened (no such directory, a full disk, a symlink loop)."""
+
+
+class LogFileError(DestinationError):
+    """A log cannot be opened, is no regular file, or cannot be read."""
 
 
 class FileAccessError(FileOpenError, PermissionError):

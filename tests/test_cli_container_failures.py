@@ -54,7 +54,7 @@ def _cleared(place: Place, done: Done) -> None:
     assert not place.fifos.exists(), done.what
 
 
-MOST = {"in front": 1000, "behind fifos": 3}
+MOST = {"in front": 4, "behind fifos": 2}
 """Of each call; what takes seconds is not repeated for all of them."""
 
 

@@ -62,7 +62,10 @@ class SinkOutlet:
 
     async def open(self, stream: str, hub: EventHub) -> Sink:
         del stream, hub
-        self.prepare()
+        lane = self.prepare()
+        opening: Callable[[], None] | None = getattr(self.sink, "open", None)
+        if lane is not None and opening is not None:  # a log driver opens its files
+            await lane.call(opening, lambda _: None)
         return self.sink
 
     def finish(self, then: Callable[[], None]) -> None:

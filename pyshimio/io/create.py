@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._fifo import FifoHandle, KeepAlive
 from .._sink import NullSink
@@ -23,7 +23,7 @@ from .null import NullIO
 from .pipe import PipeIO, open_stdin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from .._fd import OwnedFd
     from .._file import OnError
@@ -140,7 +140,8 @@ async def create_io(  # noqa: D417 - groups of options share a line
         files = {"nofollow": nofollow, "inline": inline, "on_error": on_error, "mark": mark}
         for stream, uri in outputs.items():
             if uri not in loggers:
-                routes.add(stream, uri, **files)
+                sharing = [other for other, same in outputs.items() if same == uri]
+                routes.add(stream, uri, sharing, **files)
         if stdio.terminal and not outputs:
             # A screen that nobody looks at must not stop who writes on it.
             routes.outlets["stdout"] = SinkOutlet(NullSink(count=False))
@@ -239,10 +240,11 @@ class _Routes:
         self._fifo = {"timeout": client_timeout, "ring": ring}
         self._names = {"id": id, "namespace": namespace}
         self._files: dict[str, SharedFile] = {}
+        self._sinks: dict[StdioURI, Mapping[str, Sink]] = {}
         self._keeps: dict[tuple[int, int], KeepAlive] = {}
 
-    def add(self, stream: str, uri: StdioURI, **options: object) -> None:
-        """The outlet of one stream."""
+    def add(self, stream: str, uri: StdioURI, sharing: list[str], **options: object) -> None:
+        """The outlet of one stream; *sharing* are all streams with that URI."""
         if uri.scheme == "file" or (uri.scheme == "" and _is_file(uri.path)):
             # Two names of one file are one file, which is not there yet maybe.
             file = os.path.realpath(uri.path)
@@ -258,8 +260,17 @@ class _Routes:
             keep = self._keeps.setdefault(handle.inode, KeepAlive())
             self.outlets[stream] = FifoOutlet(handle, keep, **self._fifo)  # type: ignore[arg-type]
         else:
-            factory = _factory(uri.scheme, str(uri))
-            self.outlets[stream] = SinkOutlet(factory(uri, stream=stream, **self._names))
+            self.outlets[stream] = SinkOutlet(self._sink(stream, uri, sharing))
+
+    def _sink(self, stream: str, uri: StdioURI, sharing: list[str]) -> Sink:
+        """One that another package makes, or a log driver."""
+        factory = _factory(uri.scheme, str(uri))
+        if not hasattr(factory, "sinks"):
+            sink: Sink = factory(uri, stream=stream, **self._names)
+            return sink
+        if uri not in self._sinks:
+            self._sinks[uri] = factory.sinks(uri, streams=sharing, **self._names)
+        return self._sinks[uri][stream]
 
     def close(self) -> None:
         """Give back what was made."""
@@ -277,8 +288,8 @@ def _is_file(path: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISCHR(mode)
 
 
-def _factory(scheme: str, uri: str) -> Callable[..., Sink]:
-    """Another package's scheme."""
+def _factory(scheme: str, uri: str) -> Any:
+    """What makes the sinks of a scheme that somebody has registered."""
     found = metadata.entry_points(group=GROUP)
     matching = [entry for entry in found if entry.name == scheme]
     if len(matching) > 1:
@@ -296,5 +307,4 @@ def _factory(scheme: str, uri: str) -> Callable[..., Sink]:
             scheme=scheme,
             known=known,
         )
-    factory: Callable[..., Sink] = matching[0].load()
-    return factory
+    return matching[0].load()

@@ -1,0 +1,93 @@
+"""CRI logs: ``<time> <stream> <P or F> <line>``, as containerd and CRI-O write them for kubelet."""
+
+from __future__ import annotations
+
+from ._driver import Driver
+from ._log_file import LogFile
+from ._options import Options, absolute_path, flag, line_cap, refuse
+from ._times import rfc3339
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._info import LogInfo
+    from ._record import Batch
+
+__all__ = ("Cri",)
+
+NEWLINE = b"\n"
+
+
+def tag(name: str, value: str) -> bytes:
+    """P or F."""
+    if value not in {"P", "F"}:
+        raise refuse(name, value, "P or F")
+    return value.encode()
+
+
+class Cri(Driver):
+    r"""``cri``: a file that kubelet rotates.
+
+    A line that is cut has the tag P until its last piece, which has F; what a stream ends with, if
+    that is no newline, has P as well (containerd; *final-tag* ``F`` is for readers who take that
+    for a line that goes on).  One ``\r`` before a line's end is left out.
+
+    Options: ``log-path``, ``max-line`` (bytes; 0 for no cap), ``final-tag``, ``utc``,
+    ``nofollow``.
+    """
+
+    options = Options(
+        "cri",
+        {
+            "log-path": absolute_path,
+            "max-line": line_cap,
+            "final-tag": tag,
+            "utc": flag,
+            "nofollow": flag,
+        },
+        required=("log-path",),
+    )
+    peeks = True
+
+    def __init__(self, info: LogInfo) -> None:
+        super().__init__(info)
+        values = self.values
+        self.cap = int(values.get("max-line", self.cap))
+        self._final = values.get("final-tag", b"P")
+        self._local = not values.get("utc", False)
+        self._ended = False
+        self._file = LogFile(str(values["log-path"]), nofollow=bool(values.get("nofollow", False)))
+
+    def open(self) -> None:
+        self._file.open()
+
+    def write(self, batch: Batch) -> None:
+        self._file.write(self.encode(batch))
+
+    def encode(self, batch: Batch) -> bytes:
+        """The lines of a batch."""
+        head = b"%b %b " % (rfc3339(batch.time, local=self._local).encode(), batch.stream.encode())
+        data, partial = batch.data, batch.partial
+        if partial is None:
+            if b"\r" in data:
+                # (A lone one stays; of two before a newline the first one does.)
+                data = data.replace(b"\r\n", NEWLINE)
+            head += b"F "
+            # Each newline ends a line and begins the next one, which is one too many at the end.
+            return head + data.replace(NEWLINE, NEWLINE + head)[: -len(head)]
+        if partial.last:
+            return b"%bF %b\n" % (head, data.removesuffix(b"\r"))
+        final = partial.ended and self._final == b"F"
+        return b"%b%b %b\n" % (head, b"F" if final else b"P", data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def reopen(self) -> None:
+        self._file.reopen()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return self._file.stats

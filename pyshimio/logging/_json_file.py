@@ -1,0 +1,192 @@
+"""docker's json-file: an object a line, escaped as encoding in moby does it, byte for byte.
+
+The lines of a batch are encoded together.  What stands between two of them is the same for all,
+so a newline is replaced by it; and of the bytes that need another spelling each that occurs is
+replaced everywhere at once.  One entry at a time gives the same bytes, much slower.
+"""
+
+from __future__ import annotations
+
+from ._driver import Driver
+from ._log_file import LogFile
+from ._options import Options, absolute_path, count, flag, key_list, line_cap, refuse, size, text
+from ._rotation import Rotation
+from ._times import rfc3339
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._info import LogInfo
+    from ._record import Batch
+
+__all__ = ("JsonFile", "escape")
+
+NEWLINE = b"\n"
+SEPARATORS = (b"\xe2\x80\xa8", b"\xe2\x80\xa9")
+"""U+2028 and U+2029, which end a line in JavaScript."""
+ESCAPES: dict[int, bytes] = {
+    **{byte: b"\\u00%02x" % byte for byte in (*range(0x20), *b"<>&")},
+    ord("\r"): b"\\r",
+    ord('"'): b'\\"',
+    ord("\\"): b"\\\\",
+}
+"""How the bytes are spelled that do not stand for themselves; a newline is seen to apart."""
+PLAIN = bytes(byte for byte in range(256) if byte not in ESCAPES or byte == ord("\n"))
+BACKSLASH = ord("\\")
+
+
+def escape(data: bytes) -> bytes:
+    r"""The inside of JSON strings; newlines are left as they are.
+
+    Each byte that is no part of valid UTF-8 becomes ``\ufffd``, as Go has it.
+    """
+    special = data.translate(None, PLAIN)
+    if special:
+        found = set(special)
+        if BACKSLASH in found:  # first, for all others begin with one
+            data = data.replace(b"\\", b"\\\\")
+            found.discard(BACKSLASH)
+        for byte in found:
+            data = data.replace(bytes((byte,)), ESCAPES[byte])
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = _mended(data)
+        for separator, escaped in zip(SEPARATORS, (b"\\u2028", b"\\u2029"), strict=True):
+            data = data.replace(separator, escaped)
+    return data
+
+
+def _mended(data: bytes) -> bytes:
+    """Each byte that is no part of valid UTF-8 in Go's spelling, line by line."""
+    lines = data.split(NEWLINE)
+    for number, line in enumerate(lines):
+        if not line.isascii():
+            text = line.decode("utf-8", "surrogateescape")
+            if not text.isprintable():  # (a lone surrogate is not)
+                lines[number] = b"".join(
+                    b"\\ufffd" if "\udc80" <= character <= "\udcff" else character.encode()
+                    for character in text
+                )
+    return NEWLINE.join(lines)
+
+
+class JsonFile(Driver):
+    """``json-file``: what ``docker logs`` and everybody's agents read.
+
+    Options: ``log-path``, ``max-size``, ``max-file``, ``compress``, ``labels``,
+    ``labels-regex``, ``env``, ``env-regex``, ``tag``, ``max-line`` (bytes; 0 for no cap).
+    """
+
+    options = Options(
+        "json-file",
+        {
+            "log-path": absolute_path,
+            "max-size": size,
+            "max-file": count,
+            "compress": flag,
+            "labels": key_list,
+            "labels-regex": text,
+            "env": key_list,
+            "env-regex": text,
+            "tag": text,
+            "max-line": line_cap,
+            "nofollow": flag,
+        },
+        required=("log-path",),
+    )
+
+    def __init__(self, info: LogInfo) -> None:
+        super().__init__(info)
+        values = self.values
+        self.cap = int(values.get("max-line", self.cap))
+        attributes = info.attributes()
+        self._before_time = b""
+        if attributes:
+            pairs = b",".join(
+                b'"%b":"%b"' % (_escaped(name), _escaped(attributes[name]))
+                for name in sorted(attributes)
+            )
+            self._before_time = b'"attrs":{%b},' % pairs
+        self._newest = 0
+        self.compress_failed = 0
+        self._file = LogFile(
+            str(values["log-path"]),
+            rotation=_rotation(self),
+            nofollow=bool(values.get("nofollow", False)),
+        )
+
+    def open(self) -> None:
+        self._file.open()
+
+    def write(self, batch: Batch) -> None:
+        self._newest = max(self._newest, batch.time)
+        self._file.write(self.encode(batch))
+
+    def encode(self, batch: Batch) -> bytes:
+        """The entries of a batch."""
+        partial = batch.partial
+        moment = batch.time if partial is None else partial.begun
+        middle = b'","stream":"%b",%b"time":"%b"}\n' % (
+            batch.stream.encode(),
+            self._before_time,
+            rfc3339(moment).encode(),
+        )
+        data = escape(batch.data)
+        if partial is not None:
+            if not (data or partial.last):
+                return b""
+            return b'{"log":"%b%b%b' % (data, b"\\n" if partial.last else b"", middle)
+        # Each newline ends an entry and begins the next one, which is one too many at the end.
+        begin = b'{"log":"'
+        joined = data.replace(NEWLINE, b"\\n" + middle + begin)
+        return begin + joined[: -len(begin)]
+
+    def last_time(self) -> str:
+        """When the newest record was, for a file that is being compressed."""
+        return rfc3339(self._newest) if self._newest else ""
+
+    def compression_failed(self, _error: OSError) -> None:
+        """Counted; the file is there as it was."""
+        self.compress_failed += 1
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def reopen(self) -> None:
+        self._file.reopen()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.abandon()
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return {**self._file.stats, "compressions_failed": self.compress_failed}
+
+
+def _rotation(driver: JsonFile) -> Rotation | None:
+    values = driver.values
+    max_size, max_file = values.get("max-size"), values.get("max-file", 1)
+    compress = bool(values.get("compress", False))
+    if max_size is None:
+        if "max-file" in values and max_file != 1:
+            raise refuse("max-file", str(max_file), "of no use without max-size")
+        if compress:
+            raise refuse("compress", "true", "of no use without max-size and a max-file of 2")
+        return None
+    if compress and max_file == 1:
+        raise refuse("compress", "true", "of no use without a max-file of 2")
+    return Rotation(
+        max_size=int(max_size),
+        max_file=int(max_file),
+        compress=compress,
+        last_time=driver.last_time,
+        failed=driver.compression_failed,
+    )
+
+
+def _escaped(value: str) -> bytes:
+    return escape(value.encode("utf-8", "surrogateescape")).replace(NEWLINE, b"\\n")

@@ -1,0 +1,152 @@
+"""Numbered old files beside a log: ``.1`` is the newest, as docker has them.
+
+A file is renamed and a new one made, so whoever follows the old one goes on reading it.  Between
+any two of the calls here the process may be killed: then a number is missing, and the next
+rotation moves no more files than are needed to fill the gap, so none is lost before its time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import _kernel
+from ._gzip import compress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+__all__ = ("Rotation", "numbered")
+
+GZ = ".gz"
+NEW = ".tmp"
+"""What a file is called that is being compressed: a whole one has its name at once."""
+
+
+class Rotation:
+    """When a file is full, and what becomes of it.
+
+    Args:
+        max_size: Bytes from which on a file is full; the record that fills it is the last.
+        max_file: How many files there are, with the one that is written.
+        compress: Have the old ones compressed, one behind, in a thread.
+        last_time: Says when the last record of the full file was, in docker's words, for the
+            header of the compressed one.
+        failed: Told what went wrong with compressing; the file stays as it is then.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_size: int,
+        max_file: int = 1,
+        compress: bool = False,
+        last_time: Callable[[], str] | None = None,
+        failed: Callable[[OSError], None] | None = None,
+    ) -> None:
+        self.max_size = max_size
+        self._most = max_file - 1
+        self._compress = compress
+        self._last_time = last_time
+        self._failed = failed
+        self._thread: threading.Thread | None = None
+
+    def tidy(self, path: str) -> None:
+        """Put away what a process left that was killed while it rotated or compressed."""
+        directory, base = os.path.split(path)
+        for name in _kernel.listdir(directory or "."):
+            if not name.startswith(f"{base}."):
+                continue
+            whole = os.path.join(directory, name)
+            if name.endswith(f"{GZ}{NEW}") or (
+                name.endswith(GZ) and _exists(whole.removesuffix(GZ))
+            ):
+                _remove(whole)  # its original is there
+        if self._compress and self._most and _exists(f"{path}.1"):
+            self._begin(f"{path}.1")
+
+    def rotate(self, path: str) -> None:
+        """Put *path* out of the way; the caller makes the next one."""
+        self.wait()
+        if not self._most:
+            _remove(path)
+            return
+        number = 1
+        while number < self._most and _numbers(path, number):
+            number += 1
+        for suffix in ("", GZ):  # the last one, where no number is free
+            _remove(f"{path}.{number}{suffix}")
+        for older in range(number, 1, -1):
+            for suffix in ("", GZ):
+                _move(f"{path}.{older - 1}{suffix}", f"{path}.{older}{suffix}")
+        _move(path, f"{path}.1")
+        if self._compress:
+            self._begin(f"{path}.1")
+
+    def _begin(self, path: str) -> None:
+        import threading  # noqa: PLC0415 - few loggers need it
+
+        last_time = "" if self._last_time is None else self._last_time()
+        self._thread = threading.Thread(
+            target=self._run, args=(path, last_time), name="pyshimio compress", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, path: str, last_time: str) -> None:
+        try:
+            compress(path, f"{path}{GZ}{NEW}", last_time)
+            _kernel.rename(f"{path}{GZ}{NEW}", f"{path}{GZ}")
+            _kernel.unlink(path)
+        except OSError as error:
+            if self._failed is not None:
+                self._failed(error)
+            try:
+                _remove(f"{path}{GZ}{NEW}")
+            except OSError:
+                pass  # the next process sees to it
+
+    def wait(self) -> None:
+        """Until the file that is being compressed has been."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+def numbered(path: str) -> list[str]:
+    """The old files of a log, the oldest first.  Of a file and its compressed copy, the file."""
+    directory, base = os.path.split(path)
+    found: dict[int, str] = {}
+    for name in sorted(_kernel.listdir(directory or ".")):
+        number = name.removeprefix(f"{base}.").removesuffix(GZ)
+        if name.startswith(f"{base}.") and number.isascii() and number.isdigit():
+            # (Sorted: the plain one comes first.)
+            found.setdefault(int(number), os.path.join(directory, name))
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def _numbers(path: str, number: int) -> bool:
+    """Whether there is a file with that number, compressed or not."""
+    return any(_exists(f"{path}.{number}{suffix}") for suffix in ("", GZ))
+
+
+def _exists(path: str) -> bool:
+    try:
+        _kernel.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _move(old: str, new: str) -> None:
+    try:
+        _kernel.rename(old, new)
+    except FileNotFoundError:
+        pass
+
+
+def _remove(path: str) -> None:
+    try:
+        _kernel.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,187 @@
+"""``log+NAME:``: a log driver within the process that has the container.
+
+``create_io("log+json-file:///var/log/x.log?max-size=10m&max-file=3")``: the URI's path is the
+driver's ``log-path``, its arguments are the other options.  The driver works in the file pool's
+threads; two streams with the same URI share one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ..errors import LogOptionError
+from . import _kernel
+from ._copier import Copier
+from ._info import LogInfo
+from ._kernel import NO_ROOM
+from ._registry import find_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+    from .._stdio import StdioURI
+    from ._driver import Driver
+    from ._record import Batch
+
+__all__ = ("DriverSink", "scheme")
+
+PREFIX = "log+"
+
+
+class _Scheme:
+    """What :func:`~pyshimio.create_io` asks for the sinks of all streams with one URI."""
+
+    def sinks(
+        self,
+        uri: StdioURI,
+        *,
+        streams: Sequence[str],
+        id: str,  # noqa: A002 - containerd's word
+        namespace: str,
+    ) -> dict[str, DriverSink]:
+        """One for each stream, with the driver between them.
+
+        Raises:
+            LogOptionError: An option is unknown, missing, twice there or wrong.
+            UnknownDriverError: There is no such driver.
+        """
+        options: dict[str, str] = {"log-path": uri.path} if uri.path else {}
+        for name, value in uri.args:
+            if name in options:
+                raise LogOptionError(f"the option {name} is there twice", option=name)
+            options[name] = value
+        kind = find_driver(uri.scheme.removeprefix(PREFIX))
+        shared = _Shared(kind(LogInfo(id, namespace=namespace, options=options)), len(streams))
+        return {stream: DriverSink(shared, stream) for stream in streams}
+
+
+scheme = _Scheme()
+
+
+class _Shared:
+    """A driver and those who write into it, each from a thread of its own; used in ``with``."""
+
+    def __init__(self, driver: Driver, users: int) -> None:
+        self.driver = driver
+        self._lock = threading.Lock()
+        self._open = self._stuck = self._abandoned = False
+        self._left = users
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._close_abandoned()
+
+    def open(self) -> None:
+        if not (self._open or self._abandoned):
+            self.driver.open()
+            self._open = True
+
+    def has_room(self) -> bool:
+        """Whether what was taken before has found its place."""
+        if self._stuck:
+            try:
+                self.driver.flush()
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    return False
+            self._stuck = False
+        return True
+
+    def put(self, batch: Batch) -> int:
+        """Hand it to the driver; how many of its bytes were refused for good."""
+        try:
+            self.driver.write(batch)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                return len(batch.data)
+            self._stuck = True
+        except Exception:  # noqa: BLE001 - a driver that fails does not end the container
+            return len(batch.data)
+        return 0
+
+    def leave(self) -> None:
+        """One stream has ended; with the last one the driver does."""
+        self._left -= 1
+        if not self._left:
+            self._open = False
+            try:
+                self.driver.flush()
+            finally:
+                self.driver.close()
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more; closed at once, or by the thread that is in it."""
+        self._abandoned = True
+        self._close_abandoned()
+
+    def _close_abandoned(self) -> None:
+        if self._abandoned and self._lock.acquire(blocking=False):
+            try:
+                if self._open:
+                    self._open = False
+                    self.driver.abandon()
+            finally:
+                self._lock.release()
+
+
+class DriverSink:
+    """One stream on its way into a driver.
+
+    Attributes:
+        dropped: Bytes that the driver refused.
+    """
+
+    blocking = True
+
+    def __init__(self, shared: _Shared, stream: str) -> None:
+        self.dropped = 0
+        self._shared = shared
+        self._copier = Copier(stream, cap=shared.driver.cap, peeks=shared.driver.peeks)
+
+    @property
+    def driver(self) -> Driver:
+        """Shared with the other stream, if that has the same URI."""
+        return self._shared.driver
+
+    def open(self) -> None:
+        """Open the driver; called in a thread, before anything is written.
+
+        Raises:
+            LogFileError: Its file cannot be opened.
+        """
+        with self._shared:
+            self._shared.open()
+
+    def fileno(self) -> int:
+        return -1
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        data = b"".join(buffers)
+        with self._shared:
+            if not self._shared.has_room():
+                return 0
+            for batch in self._copier.feed(data, _kernel.clock()):
+                self.dropped += self._shared.put(batch)
+        return len(data)
+
+    def flush(self) -> None:
+        with self._shared:
+            for batch in self._copier.finish(_kernel.clock()):
+                self.dropped += self._shared.put(batch)
+            self._shared.leave()
+
+    def reopen(self) -> None:
+        with self._shared:
+            self.driver.reopen()
+
+    def close(self) -> None:
+        self._shared.abandon()
+
+    def __repr__(self) -> str:
+        return f"<DriverSink {self._copier.stream} -> {self.driver!r}>"

@@ -1,0 +1,229 @@
+"""What stands between the reads and a driver: what is dropped is counted, and said."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyshimio.errors import DriverConflictError, UnknownDriverError
+from pyshimio.logging import (
+    Batch,
+    Block,
+    Driver,
+    LogInfo,
+    Options,
+    Ring,
+    Tee,
+    driver_names,
+    find_driver,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Kept(Driver):
+    """Keeps what it gets; waits, or fails, when told to."""
+
+    options = Options("kept", {})
+
+    def __init__(self) -> None:
+        super().__init__(LogInfo("c"))
+        self.lines: list[bytes] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.taken = threading.Semaphore(0)
+        self.errors: list[Exception] = []
+        self.closed = self.reopened = self.flushed = 0
+
+    def write(self, batch: Batch) -> None:
+        """As told."""
+        self.taken.release()
+        assert self.go.wait(10)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.lines += batch.data.splitlines()
+
+    def flush(self) -> None:
+        """As told."""
+        self.flushed += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def reopen(self) -> None:
+        """Counted."""
+        self.reopened += 1
+
+    def close(self) -> None:
+        """Counted."""
+        self.closed += 1
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """One of its own."""
+        return {"own": 1}
+
+
+def batch(*numbers: int, stream: str = "stdout") -> Batch:
+    """A line for each."""
+    return Batch(stream, 1, b"".join(b"%09d\n" % number for number in numbers))
+
+
+def no_room() -> OSError:
+    """What passes."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_block() -> None:
+    """Each batch at once; counters of everything."""
+    driver = Kept()
+    block = Block(driver)
+    block.put(batch(1, 2))
+    block.reopen()
+    driver.errors = [ValueError("no")]
+    block.put(batch(3))
+    block.finish()
+    assert driver.lines == [b"%09d" % 1, b"%09d" % 2]
+    assert (driver.reopened, driver.closed) == (1, 1)
+    assert block.stats == {"records": 2, "bytes": 20, "failed": 1, "dropped": 0, "own": 1}
+    assert str(block.error) == "no"
+
+
+def test_block_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that found none was taken, and flush() is asked until there is some."""
+    monkeypatch.setattr("pyshimio.logging._delivery.RETRY", 0.001)
+    driver = Kept()
+    block = Block(driver)
+    driver.errors = [no_room(), no_room(), no_room()]
+    block.put(batch(1))
+    assert driver.flushed == 3
+    assert block.stats["records"] == 1
+    assert block.stats["failed"] == 0
+
+
+def test_block_does_not_wait_for_ever() -> None:
+    """When the time is up what found no room is lost, and counted."""
+    driver = Kept()
+    block = Block(driver, over=lambda: True)
+    driver.errors = [no_room(), no_room()]
+    block.put(batch(1))
+    block.finish()
+    assert block.stats["failed"] == 1
+    assert driver.closed == 1
+
+
+@pytest.mark.parametrize("drop", ["oldest", "newest"])
+def test_a_ring_drops(drop: str) -> None:
+    """What does not fit, from the end that was asked for, with a record that says so."""
+    driver = Kept()
+    driver.go.clear()
+    ring = Ring(driver, size=30, drop="oldest" if drop == "oldest" else "newest")
+    ring.put(batch(0))
+    assert driver.taken.acquire(timeout=10)  # it is in the driver's hands, and not in the ring
+    for number in range(1, 8):
+        ring.put(batch(number))
+    driver.go.set()
+    ring.finish()
+    kept = [5, 6, 7] if drop == "oldest" else [1, 2, 3]
+    lines = [b"%09d" % number for number in kept]
+    assert driver.lines == [b"%09d" % 0, b"pyshimio dropped 4 records here", *lines]
+    assert ring.dropped == 4
+    assert driver.closed == 1
+
+
+def test_a_ring_takes_one_that_is_too_large() -> None:
+    """When there is nothing else in it; else a line that is larger than the ring never came."""
+    driver = Kept()
+    ring = Ring(driver, size=5)
+    ring.put(batch(1))
+    ring.finish()
+    assert driver.lines == [b"%09d" % 1]
+    assert ring.dropped == 0
+
+
+def test_a_ring_has_no_time_left() -> None:
+    """What the driver has not taken when the time is up is counted."""
+    driver = Kept()
+    driver.go.clear()
+    over = False
+    ring = Ring(driver, size=1000, over=lambda: over)
+    ring.put(batch(0))
+    assert driver.taken.acquire(timeout=10)
+    ring.put(batch(1, 2))
+    over = True
+    ring.finish()
+    assert ring.dropped == 2
+    driver.go.set()
+    ring._thread.join(10)
+
+
+def test_a_ring_says_what_it_dropped_last() -> None:
+    """Also when nothing comes behind it."""
+    driver = Kept()
+    driver.go.clear()
+    ring = Ring(driver, size=10, drop="newest")
+    ring.put(batch(0))
+    assert driver.taken.acquire(timeout=10)
+    ring.put(batch(1))
+    ring.put(batch(2, stream="stderr"))
+    ring.reopen()
+    driver.go.set()
+    ring.finish()
+    assert b"pyshimio dropped 1 record here" in driver.lines
+    assert driver.reopened == 1
+
+
+def test_a_tee() -> None:
+    """All get everything; the slow one loses some, the first one holds up."""
+    must, quick, slow = Kept(), Kept(), Kept()
+    slow.go.clear()
+    tee = Tee(must, [quick, slow], size=20)
+    tee.put(batch(0))
+    assert slow.taken.acquire(timeout=10)
+    for number in range(1, 6):
+        assert quick.taken.acquire(timeout=10)
+        tee.put(batch(number))
+    tee.reopen()
+    slow.go.set()
+    tee.finish()
+    lines = [b"%09d" % number for number in range(6)]
+    assert must.lines == quick.lines == lines
+    assert slow.lines == [lines[0], b"pyshimio dropped 3 records here", *lines[4:]]
+    assert tee.dropped == 3
+    assert tee.failed == 0
+    assert tee.error is None
+    assert tee.stats["records"] == 6
+    assert tee.stats["leg2.dropped"] == 3
+    assert (must.closed, quick.closed, slow.closed) == (1, 1, 1)
+    assert must.reopened == 1
+
+
+# -- other packages' drivers -------------------------------------------------------------------
+
+
+def _install(where: Path, package: str, entry: str) -> None:
+    info = where / f"{package}-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[pyshimio.log_drivers]\n{entry}\n")
+
+
+def test_another_package_has_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its entry point; and a name that is registered twice is refused."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _install(tmp_path, "one", "nowhere = pyshimio.logging._plain:Nothing")
+    assert find_driver("nowhere").__name__ == "Nothing"
+    assert "nowhere" in driver_names()
+    with pytest.raises(UnknownDriverError, match="nowhere"):
+        find_driver("no-such")
+    _install(tmp_path, "two", "nowhere = pyshimio.logging._plain:Raw")
+    with pytest.raises(DriverConflictError, match="2 times"):
+        find_driver("nowhere")
+    _install(tmp_path, "three", "raw = pyshimio.logging._plain:Nothing")
+    with pytest.raises(DriverConflictError, match="one of ours"):
+        driver_names()
+    assert find_driver("raw").__name__ == "Raw"

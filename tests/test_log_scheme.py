@@ -1,0 +1,167 @@
+"""``log+NAME:``: the same drivers within the process that has the child."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from pyshimio import Stdio, create_io
+from pyshimio.errors import LogFileError, LogOptionError, UnknownDriverError, UnknownSchemeError
+from pyshimio.logging._rotation import numbered
+from pyshimio.logging._scheme import DriverSink, scheme
+from support.children import GUARD, until
+from support.mounts import tmpfs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def entries(path: Path) -> list[tuple[str, str]]:
+    """Streams and texts of a json-file, with its old files."""
+    found: list[tuple[str, str]] = []
+    for name in [*numbered(str(path)), str(path)]:
+        with open(name, encoding="utf-8") as file:
+            found += [(entry["stream"], entry["log"]) for entry in map(json.loads, file)]
+    return found
+
+
+async def test_a_json_file(tmp_path: Path) -> None:
+    """Both streams share one driver, whose files hold every line once."""
+    log = tmp_path / "log"
+    async with await create_io(f"log+json-file://{log}") as io:
+        await io.spawn(["sh", "-c", "echo out; echo err >&2; printf tail"])
+        result = await io.drain()
+    assert result.complete
+    assert sorted(entries(log)) == [("stderr", "err\n"), ("stdout", "out\n"), ("stdout", "tail")]
+
+
+async def test_rotation_under_a_flood(tmp_path: Path) -> None:
+    """Nothing is lost or out of order; the old files are compressed when the child has ended."""
+    log = tmp_path / "log"
+    uri = f"log+json-file://{log}?max-size=200k&max-file=50"
+    async with await create_io(Stdio(stdout=uri)) as io:
+        await io.spawn(["seq", "20000"])
+        assert (await io.drain()).complete
+    assert entries(log) == [("stdout", f"{number}\n") for number in range(1, 20_001)]
+    assert len(numbered(str(log))) >= 5
+
+
+async def test_two_streams_in_two_logs(tmp_path: Path) -> None:
+    """Each URI has a driver of its own."""
+    out, err = tmp_path / "out", tmp_path / "err"
+    stdio = Stdio(stdout=f"log+cri://{out}?utc=true", stderr=f"log+raw://{err}")
+    async with await create_io(stdio) as io:
+        await io.spawn(["sh", "-c", "echo out; printf err >&2"])
+        assert (await io.drain()).complete
+    assert out.read_text().endswith("Z stdout F out\n")
+    assert err.read_text() == "err"
+
+
+async def test_reopen(tmp_path: Path) -> None:
+    """As for every log file."""
+    log, old = tmp_path / "log", tmp_path / "old"
+    async with await create_io(f"log+cri://{log}") as io:
+        await io.spawn(
+            ["sh", "-c", f"echo one; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo two"]
+        )
+        await until(lambda: log.stat().st_size > 0)
+        log.rename(old)
+        await io.reopen()
+        (tmp_path / "go").touch()
+        assert (await io.drain()).complete
+    assert old.read_text().endswith("F one\n")
+    assert log.read_text().endswith("F two\n")
+
+
+@pytest.mark.parametrize(
+    "uri, error, word",
+    [
+        ("log+json-file:///x?max-size=0", LogOptionError, "max-size"),
+        ("log+json-file:///x?size=1", LogOptionError, "size"),
+        ("log+json-file:///x?tag=a&tag=b", LogOptionError, "twice"),
+        ("log+raw:", LogOptionError, "log-path"),
+        ("log+no-such:///x", UnknownSchemeError, "log+json-file"),
+        ("log+json-file:///no/such/directory/x", LogFileError, "/no/such"),
+    ],
+)
+async def test_what_is_wrong(uri: str, error: type[Exception], word: str) -> None:
+    """It is said before anything starts."""
+    with pytest.raises(error) as caught:
+        await create_io(uri)
+    assert word in str(caught.value)
+
+
+async def test_a_driver_that_nobody_has() -> None:
+    """The scheme alone says so, too."""
+    from pyshimio import StdioURI  # noqa: PLC0415
+
+    with pytest.raises(UnknownDriverError, match="json-file"):
+        scheme.sinks(StdioURI("log+mine", "/x"), streams=["stdout"], id="", namespace="")
+
+
+@pytest.mark.root
+async def test_a_full_disk(tmp_path: Path) -> None:
+    """The child waits as long as it is full, and nothing is lost or cut."""
+    with tmpfs(tmp_path / "disk", "512k") as disk:
+        log, ballast = disk / "log", disk / "ballast"
+        ballast.write_bytes(b"x" * 480_000)
+        async with await create_io(Stdio(stdout=f"log+raw://{log}")) as io:
+            process = await io.spawn(["seq", "60000"])
+            await until(lambda: log.exists() and log.stat().st_size > 8000)
+            assert not process.exited
+            ballast.write_bytes(b"")
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+            assert (await io.drain()).complete
+        assert log.read_text() == "".join(f"{number}\n" for number in range(1, 60_001))
+
+
+async def test_a_driver_that_fails_costs_its_records_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child goes on, and what was refused is counted as dropped."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    log = tmp_path / "log"
+    async with await create_io(Stdio(stdout=f"log+raw://{log}")) as io:
+        monkeypatch.setattr("pyshimio.logging._kernel.write", refuse)
+        process = await io.spawn(["echo", "out"])
+        assert await process.wait() == 0
+        result = await io.drain()
+    assert result.stdout is not None
+    assert result.stdout.dropped == 4
+
+
+async def test_closed_before_anything_is_written(tmp_path: Path) -> None:
+    """Nothing is left open."""
+    io = await create_io(f"log+json-file://{tmp_path}/log")
+    io.close()
+    io.close()
+
+
+def test_a_sink_says_what_it_is(tmp_path: Path) -> None:
+    """In words; and an end in the middle of a write closes when the write returns."""
+    from pyshimio import StdioURI  # noqa: PLC0415
+
+    uri = StdioURI("log+raw", str(tmp_path / "log"))
+    sinks = scheme.sinks(uri, streams=["stdout", "stderr"], id="c", namespace="n")
+    sink = sinks["stdout"]
+    assert isinstance(sink, DriverSink)
+    assert "stdout" in repr(sink)
+    assert "Raw" in repr(sink)
+    assert sink.driver is sinks["stderr"].driver
+    sink.open()
+    assert sink.write([b"one\n", b"two"]) == 7
+    with sink._shared:
+        sink.close()  # the loop has no time to wait for this thread
+        sink.driver.write  # noqa: B018
+    assert repr(sink.driver._file).endswith("closed>")  # type: ignore[attr-defined]
+    sink.open()
+    assert repr(sink.driver._file).endswith("closed>")  # type: ignore[attr-defined]
