@@ -860,7 +860,10 @@ def test_tty_with_a_fifo_as_keyboard(tmp_path: Path) -> None:
 
 
 def test_the_entry_point_is_what_is_tested() -> None:
-    """pyproject.toml names ``pyshimio.cli:main`` as the script."""
+    """pyproject.toml names ``pyshimio.cli:main`` as the script, and the logger's beside it."""
     root = Path(__file__).parents[1] / "pyproject.toml"
     scripts = tomllib.loads(root.read_text())["project"]["scripts"]
-    assert scripts == {"pyshimio": "pyshimio.cli:main"}
+    assert scripts == {
+        "pyshimio": "pyshimio.cli:main",
+        "pyshimio-log": "pyshimio.logging._main:main",
+    }

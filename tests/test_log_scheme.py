@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from pyshimio import Stdio, create_io
+from pyshimio import Stdio, StdioURI, create_io
 from pyshimio.errors import LogFileError, LogOptionError, UnknownDriverError, UnknownSchemeError
 from pyshimio.logging._rotation import numbered
 from pyshimio.logging._scheme import DriverSink, scheme
@@ -98,8 +98,6 @@ async def test_what_is_wrong(uri: str, error: type[Exception], word: str) -> Non
 
 async def test_a_driver_that_nobody_has() -> None:
     """The scheme alone says so, too."""
-    from pyshimio import StdioURI  # noqa: PLC0415
-
     with pytest.raises(UnknownDriverError, match="json-file"):
         scheme.sinks(StdioURI("log+mine", "/x"), streams=["stdout"], id="", namespace="")
 
@@ -146,10 +144,23 @@ async def test_closed_before_anything_is_written(tmp_path: Path) -> None:
     io.close()
 
 
+def test_a_stream_ends_once(tmp_path: Path) -> None:
+    """However often it is told so, the other one's driver stays open."""
+    log = tmp_path / "log"
+    sinks = scheme.sinks(
+        StdioURI("log+raw", str(log)), streams=["stdout", "stderr"], id="c", namespace="n"
+    )
+    sinks["stdout"].open()
+    for _ in range(3):
+        sinks["stderr"].flush()
+    sinks["stdout"].write([b"tail"])
+    sinks["stdout"].flush()
+    assert log.read_bytes() == b"tail"
+    assert sinks["stdout"].dropped == 0
+
+
 def test_a_sink_says_what_it_is(tmp_path: Path) -> None:
     """In words; and an end in the middle of a write closes when the write returns."""
-    from pyshimio import StdioURI  # noqa: PLC0415
-
     uri = StdioURI("log+raw", str(tmp_path / "log"))
     sinks = scheme.sinks(uri, streams=["stdout", "stderr"], id="c", namespace="n")
     sink = sinks["stdout"]

@@ -222,6 +222,50 @@ def run(
 
 
 @app.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on, across rotations; until Ctrl-C.")
+@click.option("--tail", "-n", type=click.IntRange(min=0), help="The last so many lines alone.")
+@click.option("--since", metavar="TIME", help="Not before: RFC 3339, seconds since 1970, or 1h30m.")
+@click.option("--until", metavar="TIME", help="Not after.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="One of them alone.")
+@click.option("--details", is_flag=True, help="What docker's labels and env options chose.")
+@click.option("--timestamps", "-t", is_flag=True, help="With the time of each line, in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each line, on stdout.")
+@click.argument("path", metavar="PATH|DIR")
+def logs(
+    *,
+    follow: bool,
+    tail: int | None,
+    since: str | None,
+    until: str | None,
+    stream: str | None,
+    details: bool,
+    timestamps: bool,
+    as_json: bool,
+    path: str,
+) -> int:
+    """Print a container's log: a json-file or CRI file, with its rotated and gzipped files.
+
+    DIR is docker's directory of a container, or kubelet's, whose restarts follow each other.  What
+    the container wrote to stderr goes to stderr.  A damaged line is left out and reported.
+    """
+    from .logs import LogOptions, show  # noqa: PLC0415 - the library, once the line is right
+
+    return show(
+        LogOptions(
+            path=path,
+            follow=follow,
+            tail=tail,
+            since=since,
+            until=until,
+            stream=stream,
+            details=details,
+            timestamps=timestamps,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def doctor(*, as_json: bool) -> int:
     """Check what this machine has of what the library needs, and for how many containers.

@@ -98,15 +98,18 @@ def fd_sink(fd: Descriptor, pipes: Pipes | None = None) -> Sink:
         again = own_description(own, os.O_WRONLY)
         if again is None:
             return BlockingSink(own)
+    except BaseException:
         own.close()
-        terminal = _sys.isatty(again.fileno())
-        if terminal:
+        raise
+    own.close()
+    try:
+        if _sys.isatty(again.fileno()):
             return DescriptorSink(again)
         status = _sys.fstat(again.fileno())
         shared = None if pipes is None else pipes[status.st_dev, status.st_ino]
         return PipeSink(again, shared=shared)
     except BaseException:
-        own.close()
+        again.close()
         raise
 
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from ._rotation import Rotation as Rotation
     from ._runner import run as run
     from ._tee import Tee as Tee
+    from .reading import LogLine as LogLine
+    from .reading import LogStream as LogStream
+    from .reading import Problem as Problem
+    from .reading import read_log as read_log
 
 _WHERE = {
     "Batch": "._record",
@@ -39,8 +43,11 @@ _WHERE = {
     "Driver": "._driver",
     "LogFile": "._log_file",
     "LogInfo": "._info",
+    "LogLine": ".reading",
+    "LogStream": ".reading",
     "Options": "._options",
     "Partial": "._record",
+    "Problem": ".reading",
     "Record": "._record",
     "Ring": "._delivery",
     "Rotation": "._rotation",
@@ -52,6 +59,7 @@ _WHERE = {
     "find_driver": "._registry",
     "flag": "._options",
     "key_list": "._options",
+    "read_log": ".reading",
     "run": "._runner",
     "size": "._options",
     "text": "._options",
@@ -64,8 +72,11 @@ __all__ = (
     "Driver",
     "LogFile",
     "LogInfo",
+    "LogLine",
+    "LogStream",
     "Options",
     "Partial",
+    "Problem",
     "Record",
     "Ring",
     "Rotation",
@@ -77,6 +88,7 @@ __all__ = (
     "find_driver",
     "flag",
     "key_list",
+    "read_log",
     "run",
     "size",
     "text",

@@ -23,6 +23,9 @@ else:
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What passes: a disk that is full may have room again."""
+F_SETSIG = 10
+F_SETLEASE = 1024
+SIGURG: int = _signal.SIGURG
 SIGTERM: int = _signal.SIGTERM
 SIGUSR1: int = _signal.SIGUSR1
 
@@ -81,3 +84,19 @@ def unread(fd: int) -> int:
     answer = bytearray(4)
     ioctl(fd, FIONREAD, answer)
     return int.from_bytes(answer, sys.byteorder)
+
+
+def has_writer(fd: int) -> bool:
+    """Whether anybody has a file open for writing; True where the kernel does not tell us.
+
+    A read lease is given only when nobody has; it is for the file's owner and for root.
+    """
+    from fcntl import F_RDLCK, F_UNLCK, fcntl  # noqa: PLC0415 - not for loggers
+
+    try:
+        fcntl(fd, F_SETSIG, SIGURG)  # who opens it meanwhile would end us by SIGIO
+        fcntl(fd, F_SETLEASE, F_RDLCK)
+    except OSError:
+        return True
+    fcntl(fd, F_SETLEASE, F_UNLCK)
+    return False

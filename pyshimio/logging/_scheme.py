@@ -141,6 +141,7 @@ class DriverSink:
 
     def __init__(self, shared: _Shared, stream: str) -> None:
         self.dropped = 0
+        self._ended = False
         self._shared = shared
         self._copier = Copier(stream, cap=shared.driver.cap, peeks=shared.driver.peeks)
 
@@ -174,7 +175,9 @@ class DriverSink:
         with self._shared:
             for batch in self._copier.finish(_kernel.clock()):
                 self.dropped += self._shared.put(batch)
-            self._shared.leave()
+            if not self._ended:  # a stream that ends at a mark may find its own end, too
+                self._ended = True
+                self._shared.leave()
 
     def reopen(self) -> None:
         with self._shared:

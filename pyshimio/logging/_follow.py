@@ -1,0 +1,193 @@
+"""Going on behind a log's end, whatever becomes of the file meanwhile."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from errno import ENOENT
+from typing import TYPE_CHECKING
+
+from ..errors import LogFileError
+from . import _kernel
+from ._old_files import Part, names_of, parts_of
+from ._reader import Problem
+from ._tape import BLOCK, NEWLINE, Tape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._lines import LogLine
+    from ._parse import Piece
+    from ._reader import Reader
+
+__all__ = ("Follower",)
+
+MEMORY = 256
+"""Bytes before our place by which a file is known again after it was truncated and has grown."""
+
+
+class Follower:
+    """What is new in a log, each time it is asked.
+
+    Rotated by renaming: the old file is read to its end, then those between, then the new one.
+    Truncated (logrotate's ``copytruncate``): what was cut off is read from the copy.  Removed and
+    made again: from the beginning of the new one.
+
+    Args:
+        reader: It has read what was there; the file that is written is taken over from it.
+        path: That one's.
+        problem: Told what was left out.
+    """
+
+    def __init__(self, reader: Reader, path: str, problem: Callable[[Problem], None]) -> None:
+        self._reader = reader
+        self._path = path
+        self._problem = problem
+        self._tape: Tape | None = None
+        self._place = 0
+        self._memory = b""
+        if reader.last is not None:
+            self._tape, self._place, line = reader.last
+            reader.last = None
+            if line:
+                self._memory = (line + NEWLINE)[-MEMORY:]
+
+    def lines(self) -> Iterator[LogLine]:
+        """Those that have come since it was asked last."""
+        for piece in self._pieces():
+            if self._reader.passes(piece):
+                return
+            line = self._reader.joiner.add(piece)
+            if line is not None and self._reader.window.has(line):
+                yield line
+
+    def _pieces(self) -> Iterator[Piece]:
+        while True:
+            if self._tape is None:
+                if not os.path.exists(self._path):
+                    return
+                self._tape = Tape(self._path)
+                self._place, self._memory = 0, b""
+            yield from self._rest(self._tape)
+            if not self._replaced(self._tape):
+                return
+            # Whoever wrote into it has another file by now; what came at the last moment comes.
+            yield from self._rest(self._tape)
+            newer, current = self._successors(self._tape)
+            self._tape.close()
+            self._tape, self._place, self._memory = current, 0, b""
+            for tape in newer:
+                try:
+                    yield from self._reader.whole(tape)
+                finally:
+                    tape.close()
+
+    def _rest(self, tape: Tape) -> Iterator[Piece]:
+        """What stands behind our place, in whole lines."""
+        size = BLOCK
+        while data := tape.read(self._place, size) or self._truncated(tape):
+            # Looked at when it has been read: then it cannot be of what came afterwards.
+            if self._truncated(tape):
+                yield from self._from_copy(tape)
+                self._place, self._memory = 0, b""
+                continue
+            assert isinstance(data, bytes)
+            end = data.rfind(NEWLINE) + 1
+            if not end:
+                if len(data) < size:
+                    return  # the rest of that line is to come
+                size *= 2
+                continue
+            size = BLOCK
+            for line in data[: end - 1].split(NEWLINE):
+                self._place += len(line) + 1
+                yield from self._reader.pieces(tape.path, self._place, line)
+            self._memory = (self._memory + data[:end])[-MEMORY:]
+
+    def _truncated(self, tape: Tape) -> bool:
+        if tape.size < self._place:
+            return True
+        count = len(self._memory)
+        return bool(count) and tape.read(self._place - count, count) != self._memory
+
+    def _replaced(self, tape: Tape) -> bool:
+        """Whether another file has the path."""
+        try:
+            status = _kernel.stat(self._path)
+        except FileNotFoundError:
+            return False  # a new one is to come
+        return (status.st_dev, status.st_ino) != tape.inode
+
+    def _from_copy(self, tape: Tape) -> Iterator[Piece]:
+        """What stood behind our place when the file was truncated, if somebody has a copy."""
+        count = len(self._memory)
+        for part in reversed(self._old_parts()):
+            if part.compressed or not count:
+                continue
+            copy = Tape(part.path)
+            try:
+                known = copy.inode != tape.inode
+                if not known or copy.read(self._place - count, count) != self._memory:
+                    continue
+                for place, line in copy.lines(self._place):
+                    yield from self._reader.pieces(part.path, place, line)
+            finally:
+                copy.close()
+            return
+        if count:
+            self._problem(
+                Problem(self._path, self._place, "truncated; what stood behind this is lost")
+            )
+
+    def _old_parts(self) -> list[Part]:
+        return [part for part in parts_of(self._path) if part.path != self._path]
+
+    def _successors(self, tape: Tape) -> tuple[list[Tape], Tape | None]:
+        """The files that are newer than *tape*, open: the old ones in their order, and the last.
+
+        While they are being opened they may be given other names, so it is looked at again.
+        """
+        first = next(iter(tape.lines(0)), (0, b""))[1]
+        while True:
+            names = names_of(self._path)
+            current = self._opened(Part(self._path))
+            newer: list[Tape] = []
+            for part in reversed(self._old_parts()):
+                old = self._opened(part)
+                if old is None:
+                    continue
+                if _same(old, tape, first):
+                    old.close()
+                    break
+                newer.insert(0, old)
+            if names == names_of(self._path):
+                return newer, current
+            for opened in (*newer, *filter(None, [current])):
+                opened.close()
+
+    def _opened(self, part: Part) -> Tape | None:
+        try:
+            return Tape(part.path)
+        except LogFileError as error:
+            if error.errno != ENOENT:
+                self._problem(Problem(part.path, None, str(error)))
+            return None
+
+    def written(self) -> bool:
+        """Whether anybody has the file open for writing; True where that cannot be told."""
+        return self._tape is None or self._tape.written()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._tape is not None:
+            self._tape.close()
+            self._tape = None
+
+
+def _same(old: Tape, tape: Tape, first: bytes) -> bool:
+    """Whether *old* is the file that was read, under its new name, or compressed by now."""
+    if not Part(old.path).compressed:
+        return old.inode == tape.inode
+    with suppress(LogFileError):
+        return next(old.unzipped(), None) == first
+    return False

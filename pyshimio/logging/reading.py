@@ -1,0 +1,183 @@
+"""Logs read back: json-file and CRI, with their old files, up to now or on and on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._filepool import Lane
+from ..errors import InvalidOptionError
+from ._follow import Follower
+from ._lines import LogLine, Window
+from ._old_files import written_of
+from ._reader import Problem, Reader, log_problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+    from types import TracebackType
+    from typing import Literal, Self
+
+__all__ = ("LogLine", "LogStream", "Problem", "read_log")
+
+SOME = 500
+"""Lines that a thread reads before the loop gets them."""
+PAUSE = 0.1
+"""Seconds between two looks at a file that is followed."""
+
+
+def read_log(  # noqa: D417 - two arguments share a line
+    path: str,
+    *,
+    follow: bool = False,
+    until_unwritten: bool = False,
+    tail: int | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    stream: Literal["stdout", "stderr"] | None = None,
+    nofollow: bool = False,
+    problem: Callable[[Problem], None] = log_problem,
+) -> LogStream:
+    """The lines of a container's log, as an async iterator; use it in ``async with``.
+
+    json-file and CRI are told apart by themselves.  Rotated files are read in their order, gzipped
+    ones, too; the pieces of a long line are joined.  A file that was written while it was read is
+    read up to where it was then.
+
+    Args:
+        path: The file that is written, or a directory: docker's of a container or kubelet's, whose
+            restarts follow each other.
+        follow: Go on when the end is reached; across renaming, copytruncate and a file that is made
+            again, with every line once.
+        until_unwritten: With *follow*, end when nobody has the file open for writing.
+        tail: The last so many lines alone (of those that the other options leave), and what
+            follows.
+        since, until: Nanoseconds since 1970, both included.  What is older is skipped by halving,
+            not by reading.
+        stream: One of them alone.
+        nofollow: Refuse a symbolic link.
+        problem: Told of each part that is damaged, which is left out; by default it is logged.
+
+    Raises:
+        LogFileError: There is no log, or it is in no format that is known; when it is first asked
+            for a line.
+        InvalidOptionError: *tail* is less than 0.
+
+    Example:
+        ::
+
+            async with read_log("/var/log/pods/n_p_u/c/0.log", tail=10, follow=True) as log:
+                async for line in log:
+                    print(line.stream, line.text)
+    """
+    if tail is not None and tail < 0:
+        raise InvalidOptionError(f"tail is 0 or more lines, not {tail!r}", option="tail")
+    window = Window(since=since, until=until, stream=stream)
+    reader = Reader(path, tail=tail, window=window, nofollow=nofollow, problem=problem)
+    return LogStream(
+        reader, follow=follow, until_unwritten=until_unwritten, problem=problem, path=path
+    )
+
+
+class LogStream:
+    """See :func:`read_log`.
+
+    Attributes:
+        skipped: Lines that were damaged, up to now.
+        bytes_read: Of uncompressed files, up to now.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        follow: bool,
+        until_unwritten: bool,
+        problem: Callable[[Problem], None],
+        path: str,
+    ) -> None:
+        self._reader = reader
+        self._follow = follow
+        self._until_unwritten = until_unwritten
+        self._problem = problem
+        self._path = path
+        self._lane: Lane | None = None
+        self._follower: Follower | None = None
+        self._lines = self._all()
+
+    @property
+    def skipped(self) -> int:
+        """Lines that were damaged, up to now."""
+        return self._reader.skipped
+
+    @property
+    def bytes_read(self) -> int:
+        """Of uncompressed files, up to now."""
+        return self._reader.bytes_read
+
+    def __aiter__(self) -> AsyncIterator[LogLine]:
+        return self
+
+    async def __anext__(self) -> LogLine:
+        return await anext(self._lines)
+
+    async def _all(self) -> AsyncGenerator[LogLine]:
+        self._lane = Lane(f"log {self._path}")
+        there = self._reader.lines(keep=self._follow)
+        while lines := await self._in_thread(there):
+            for line in lines:
+                yield line
+        if not self._follow:
+            return
+        self._follower = Follower(self._reader, written_of(self._path), self._problem)
+        while not self._reader.over:
+            # Asked first: what was written by then is read below.
+            last = self._until_unwritten and not self._follower.written()
+            came = False
+            new = self._follower.lines()
+            while lines := await self._in_thread(new):
+                came = True
+                for line in lines:
+                    yield line
+            if last and not came:
+                break
+            if not came:
+                await anyio.sleep(PAUSE)
+        for line in self._reader.joiner.rest():
+            if self._reader.window.has(line):
+                yield line
+
+    async def _in_thread(self, lines: Iterator[LogLine]) -> list[LogLine]:
+        """The next lines; none at the end."""
+        assert self._lane is not None
+        return await self._lane.call(lambda: _some(lines), lambda _: None)
+
+    async def aclose(self) -> None:
+        """Close the files.  Idempotent."""
+        await self._lines.aclose()
+        if self._follower is not None:
+            self._follower.close()
+        self._reader.close()
+        if self._lane is not None:
+            self._lane.close()
+        await anyio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _some(lines: Iterator[LogLine]) -> list[LogLine]:
+    found: list[LogLine] = []
+    for line in lines:
+        found.append(line)
+        if len(found) == SOME:
+            break
+    return found
