@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ import pytest
 
 from pyshimio import Stdio, create_io
 from pyshimio.logging._rotation import numbered
-from support.cli import eventually
+from support.cli import eventually, run
 from support.containerd import Containerd, containerd
+from support.runc import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,3 +117,33 @@ def test_the_example(daemon: Containerd, tmp_path: Path) -> None:
     program = str(shutil.copy(EXAMPLE, tmp_path / "loud.py"))
     daemon.run(uri(logger(tmp_path, program), path=str(log)), "echo hello; echo you >&2")
     eventually(lambda: sorted(log.read_text().split()) == ["HELLO", "YOU"], "both lines")
+
+
+@pytest.mark.runtime("conmon", "runc", "busybox")
+@pytest.mark.slow
+def test_conmons_log_is_read(tmp_path: Path) -> None:
+    """Its k8s-file, lines that it cuts at its own reads included."""
+    script = f"seq 500; echo {'x' * 20_000}; echo err >&2; printf tail"
+    runtime = Runtime.make(tmp_path, ["sh", "-c", script])
+    log = tmp_path / "ctr.log"
+    for name in ("exits", "sockets"):
+        (tmp_path / name).mkdir()
+    runc = [runtime.program, "--root", runtime.root]
+    command = ["conmon", "--cid", runtime.name, "--cuuid", runtime.name, "--runtime", runc[0]]
+    command += ["--runtime-arg", f"--root={runtime.root}", "--bundle", runtime.bundle]
+    command += ["--container-pidfile", runtime.pid_file, "--log-path", f"k8s-file:{log}"]
+    command += ["--conmon-pidfile", str(tmp_path / "conmon.pid")]
+    command += ["--exit-dir", str(tmp_path / "exits")]
+    command += ["--socket-dir-path", str(tmp_path / "sockets")]
+    try:
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        eventually(lambda: os.path.exists(runtime.pid_file), "the container")
+        subprocess.run([*runc, "start", runtime.name], check=True)
+        eventually(lambda: bool(os.listdir(tmp_path / "exits")), "its exit")
+    finally:
+        subprocess.run([*runc, "delete", "--force", runtime.name], check=False, capture_output=True)
+    done = run("logs", str(log))
+    assert done.returncode == 0
+    whole = "".join(f"{number}\n" for number in range(1, 501)) + "x" * 20_000 + "\ntail"
+    assert done.stdout == whole
+    assert done.stderr == "err\n"

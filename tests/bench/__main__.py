@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import bulk, containers, crowd, echo, shim, spawn
+from . import bulk, containers, crowd, echo, loggers, shim, spawn
 from .rounds import take_turns
 from .stage import GO, Stage
 
@@ -37,6 +37,9 @@ ROWS: dict[str, Callable[[Stage], Row]] = {
     "lives": containers.lives,
     "execs": containers.execs,
     "idle": containers.idle,
+    "jsonlog": loggers.json_lines,
+    "crilog": loggers.cri_lines,
+    "logstart": loggers.starts,
 }
 ROUNDS = 9
 

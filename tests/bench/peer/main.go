@@ -4,6 +4,7 @@
 // buffer, its two threads and its GC percentage.  Prints what it cost as one line of JSON.
 //
 //	peer -stdout PATH [-file] [-stdin FIFO] -- COMMAND...
+//	peer -log json-file|cri PATH, as a logging binary: see lines.go
 package main
 
 import (
@@ -31,7 +32,12 @@ func main() {
 	stdout := flag.String("stdout", "", "the FIFO or file that gets the output")
 	file := flag.Bool("file", false, "it is a file to append to")
 	stdin := flag.String("stdin", "", "a FIFO for the input")
+	format := flag.String("log", "", "what to write of the lines in descriptor 3")
 	flag.Parse()
+	if *format != "" {
+		logger(*format, flag.Arg(0))
+		return
+	}
 
 	child := exec.Command(flag.Arg(0), flag.Args()[1:]...)
 	read, write, err := os.Pipe()

@@ -1,0 +1,186 @@
+"""Logging binaries: many lines into json-file and CRI logs, and how soon one is ready."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .rounds import Goal, Row
+from .stage import TIMEOUT, pinned
+
+if TYPE_CHECKING:
+    import resource
+    from collections.abc import Sequence
+    from typing import Self
+
+    from .rounds import Sample
+    from .stage import Stage
+
+MIB = 1 << 20
+SIZE = 256 * MIB
+KINDS = ("plain", "mix")
+LINE = 84
+"""Bytes of a plain line, with its newline."""
+OURS = (sys.executable, "-c", "from pyshimio.logging._main import main; main()")
+BARE = ("/usr/bin/python3", "-I", "-S", "-c", "pass")
+STARTS = 20
+
+
+def json_lines(stage: Stage) -> Row:
+    """json-file beside nerdctl's loop."""
+    return _row(stage, "jsonlog", "json-file", {"plain": 0.15, "mix": 0.5})
+
+
+def cri_lines(stage: Stage) -> Row:
+    """CRI beside containerd's algorithm."""
+    return _row(stage, "crilog", "cri", {"plain": 0.2, "mix": 0.2})
+
+
+def _row(stage: Stage, name: str, form: str, limits: dict[str, float]) -> Row:
+    parties = {}
+    goals: list[Goal] = []
+    for kind in KINDS:
+        source = _source(stage, form, kind)
+        log = stage.path(f"{form}.log")
+        ours = (*OURS, "driver", form, "log-path", log)
+        parties[kind] = partial(_logged, stage, source, log, ours)
+        if stage.peer is not None:
+            go = (stage.peer, "-log", form, log)
+            parties[f"go {kind}"] = partial(_logged, stage, source, log, go)
+            goals.append(Goal("cpu s/GiB", kind, f"go {kind}", limits[kind]))
+    return Row(
+        name,
+        f"256 MiB of lines into a {form} log: plain ones of 84 bytes, and a mix",
+        parties,
+        tuple(goals),
+    )
+
+
+def _source(stage: Stage, form: str, kind: str) -> str:
+    """A file of lines, the same for all parties."""
+    path = stage.path(f"{form}-{kind}")
+    if not os.path.exists(path):
+        lines = list(_lines(form, kind))
+        block = b"".join(lines)
+        with open(path, "wb") as file:
+            file.writelines(block for _ in range(SIZE // len(block) + 1))
+            file.truncate(SIZE)
+    return path
+
+
+def _lines(form: str, kind: str) -> list[bytes]:
+    chance = random.Random(5)
+    found: list[bytes] = []
+    for number in range(20_000):
+        text = bytearray(f"{number:08} the quick brown fox jumps over the lazy dog ".encode())
+        text += bytes(chance.choice(b"abcdefghijklmnop ") for _ in range(LINE - 1 - len(text)))
+        if kind == "mix":
+            dice = chance.random()
+            if dice < 0.01:
+                text[40:42] = b"\xff\xfe"
+            elif dice < 0.11:
+                text[40:44] = chance.choice([b"\ta\tb", b"<a> ", "äö".encode()])
+            if form == "cri" and dice > 0.95:
+                text += b"\r"
+            if form == "cri" and number % 5000 == 0:
+                text *= 300  # longer than the cap
+        found.append(bytes(text) + b"\n")
+    return found
+
+
+def _logged(stage: Stage, source: str, log: str, command: Sequence[str]) -> Sample:
+    """One logger that gets the whole file; its CPU is known when it has been waited for."""
+    Path(log).unlink(missing_ok=True)
+    with _Logger(pinned(stage.pump_core, command)) as logger:
+        logger.wait_ready()
+        began = time.perf_counter()
+        with open(source, "rb") as lines:
+            feeder = pinned(stage.other_core, ["dd", "bs=64k", "status=none"])
+            subprocess.run(feeder, check=True, stdin=lines, stdout=logger.stdout, timeout=TIMEOUT)
+        usage = logger.finish()
+        seconds = time.perf_counter() - began
+    assert os.path.getsize(log) > SIZE
+    gib = SIZE / (1 << 30)
+    return {"cpu s/GiB": (usage.ru_utime + usage.ru_stime) / gib, "GiB/s": gib / seconds}
+
+
+class _Logger:
+    """A process with the three descriptors of a logging binary."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        out, err, ready = os.pipe(), os.pipe(), os.pipe()
+        self.stdout, self._ready = out[1], ready[0]
+        theirs = (out[0], err[0], ready[1])
+        actions: list[tuple[object, ...]] = [
+            *((os.POSIX_SPAWN_DUP2, fd, 100 + n) for n, fd in enumerate(theirs)),
+            *((os.POSIX_SPAWN_DUP2, 100 + n, 3 + n) for n in range(3)),
+            *((os.POSIX_SPAWN_CLOSE, 100 + n) for n in range(3)),
+        ]
+        program = shutil.which(command[0])
+        assert program is not None
+        self._pid = os.posix_spawn(program, list(command), os.environ, file_actions=actions)
+        for fd in (*theirs, err[1]):
+            os.close(fd)
+
+    def wait_ready(self) -> None:
+        """Until it has said so."""
+        assert os.read(self._ready, 1) == b"\0"
+
+    def finish(self) -> resource.struct_rusage:
+        """The end of its input; what it has used when it has ended."""
+        os.close(self.stdout)
+        self.stdout = -1
+        _, status, usage = os.wait4(self._pid, 0)
+        assert status == 0, status
+        return usage
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._ready)
+        if self.stdout >= 0:
+            os.close(self.stdout)
+
+
+def starts(stage: Stage) -> Row:
+    """From the start of a logger to its byte, beside the barest Python."""
+    script = Path(sys.executable).with_name("pyshimio-log")
+    log = stage.path("start.log")
+    command = (str(script), "driver", "json-file", "log-path", log)
+    return Row(
+        "logstart",
+        f"seconds from the start of pyshimio-log to its ready byte, mean of {STARTS}",
+        {
+            "pyshimio-log": partial(_ready, stage, command),
+            "bare python": partial(_bare, stage),
+        },
+        (Goal("seconds", "pyshimio-log", "bare python", 4.0),),
+    )
+
+
+def _ready(stage: Stage, command: Sequence[str]) -> Sample:
+    total = 0.0
+    for _ in range(STARTS):
+        began = time.perf_counter()
+        with _Logger(pinned(stage.pump_core, command)) as logger:
+            logger.wait_ready()
+            total += time.perf_counter() - began
+            logger.finish()
+    return {"seconds": total / STARTS}
+
+
+def _bare(stage: Stage) -> Sample:
+    total = 0.0
+    for _ in range(STARTS):
+        began = time.perf_counter()
+        subprocess.run(pinned(stage.pump_core, BARE), check=True)
+        total += time.perf_counter() - began
+    return {"seconds": total / STARTS}
