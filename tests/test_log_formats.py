@@ -131,6 +131,11 @@ def test_golden_json() -> None:
             "tag": "{{.Name}}/{{.ID}}",
         },
     )
+    assert (
+        JsonFile(LogInfo("c", labels={"a": "\t<"}, options={"log-path": "/x", "labels": "a"}))
+        .encode(Batch("stdout", NOW, b"\n"))
+        .startswith(b'{"log":"\\n","stream":"stdout","attrs":{"a":"\\t\\u003c"},')
+    )
     line = b'hello <b>&"x\\\xff\xe2\x80\xa8 \x1b[31mred\ttab\r\n'
     assert JsonFile(container).encode(Batch("stdout", NOW, line)) == (
         b'{"log":"hello \\u003cb\\u003e\\u0026\\"x\\\\\\ufffd\\u2028 \\u001b[31mred\\u0009tab'
@@ -162,6 +167,12 @@ GOLDEN: list[tuple[list[bytes], int, list[tuple[bytes, bytes]]]] = [
     ([b"1234\r\n"], 5, [(b"F", b"1234")]),
     ([b"1234\r5\n"], 5, [(b"P", b"1234\r"), (b"F", b"5")]),
     ([b"1234\r"], 5, [(b"P", b"1234\r")]),
+    # (A line's end is no part of it, so these are not too long; containerd's readLine.)
+    ([b"12345\r\n"], 5, [(b"F", b"12345")]),
+    ([b"12345\r", b"\n", b"1\n"], 5, [(b"F", b"12345"), (b"F", b"1")]),
+    ([b"12345\rx\n"], 5, [(b"P", b"12345"), (b"F", b"\rx")]),
+    ([b"12345\r"], 5, [(b"P", b"12345"), (b"P", b"\r")]),
+    ([b"x" * 16384 + b"\r\n"], 16384, [(b"F", b"x" * 16384)]),
     ([b"x" * 4095 + b"\r\n"], 0, [(b"F", b"x" * 4095)]),
     ([b"x" * 16384 + b"\n"], 16384, [(b"F", b"x" * 16384)]),
     ([b"x" * 16385 + b"\n"], 16384, [(b"P", b"x" * 16384), (b"F", b"x")]),

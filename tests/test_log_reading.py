@@ -402,7 +402,10 @@ def append(log: Path, numbers: Iterable[int]) -> None:
 async def test_followed_through_anything(tmp_path: Path, how: str) -> None:
     """Each line once, in its order, also those that the old file got at the last moment."""
     log = tmp_path / "log"
-    append(log, range(10))
+    # Old ones, which were read before and must not be read again.
+    append(tmp_path / "log.8", range(3))
+    (tmp_path / "log.7.gz").write_bytes(gzip.compress(numbered("cri", range(3, 5))))
+    append(log, range(5, 10))
 
     def change() -> None:
         append(log, range(10, 20))

@@ -153,6 +153,8 @@ def test_a_stream_ends_once(tmp_path: Path) -> None:
     sinks["stdout"].open()
     for _ in range(3):
         sinks["stderr"].flush()
+        sinks["stderr"].close()
+        sinks["stderr"].close()
     sinks["stdout"].write([b"tail"])
     sinks["stdout"].flush()
     assert log.read_bytes() == b"tail"
@@ -170,9 +172,14 @@ def test_a_sink_says_what_it_is(tmp_path: Path) -> None:
     assert sink.driver is sinks["stderr"].driver
     sink.open()
     assert sink.write([b"one\n", b"two"]) == 7
+    sinks["stderr"].close()
+    assert not repr(sink.driver._file).endswith("closed>")  # type: ignore[attr-defined]
     with sink._shared:
         sink.close()  # the loop has no time to wait for this thread
-        sink.driver.write  # noqa: B018
+        assert not repr(sink.driver._file).endswith("closed>")  # type: ignore[attr-defined]
     assert repr(sink.driver._file).endswith("closed>")  # type: ignore[attr-defined]
     sink.open()
+    sink.reopen()
+    assert sink.write([b"late\n"]) == 5
+    assert sink.dropped == len("twolate\n")
     assert repr(sink.driver._file).endswith("closed>")  # type: ignore[attr-defined]

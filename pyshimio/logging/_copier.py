@@ -6,6 +6,8 @@ exactly the cap, and so the same bytes give the same records however the reads f
 
 from __future__ import annotations
 
+import os
+
 from ._record import Batch, Partial
 
 TYPE_CHECKING = False
@@ -35,6 +37,7 @@ class Copier:
     def __init__(self, stream: str, *, cap: int = CAP, peeks: bool = False) -> None:
         self.stream: str = stream
         self._cap = cap
+        self._peeks = peeks
         self._most = cap + 1 if peeks else cap
         self._parts: list[bytes] = []
         self.waiting: int = 0
@@ -63,7 +66,9 @@ class Copier:
         # Every stretch of the cap has a newline in it, or there is a line that is too long.
         while cap and size - place > cap:
             newline = data.rfind(b"\n", place, place + self._most)
-            if newline < 0:
+            if newline < 0 and self._returns(data, place):
+                place += cap + 2
+            elif newline < 0:
                 if start < place:
                     yield Batch(self.stream, time, data[start:place])
                 end = data.find(b"\n", place)
@@ -82,6 +87,14 @@ class Copier:
         if place < size:
             yield from self._collect(data[place:], time)
 
+    def _returns(self, data: bytes, place: int) -> bool:
+        """Whether a line of exactly the cap ends here with CR LF, which is no part of it."""
+        return self._peeks and data[place + self._cap : place + self._cap + 2] == b"\r\n"
+
+    def _may_return(self, data: bytes, cut: int) -> bool:
+        """Whether a newline behind *data* would make it such a line."""
+        return self._peeks and len(data) - cut == self._most and data.endswith(b"\r")
+
     def _collect(self, data: bytes, time: int) -> Iterator[Batch]:
         """More of a line whose end has not come; pieces of it as soon as they are long enough."""
         if data:
@@ -91,7 +104,7 @@ class Copier:
             return
         data = b"".join(self._parts)
         cut = 0
-        while len(data) - cut >= self._most:
+        while len(data) - cut >= self._most and not self._may_return(data, cut):
             yield self._piece(data[cut : cut + self._cap], time, last=False)
             cut += self._cap
         self._parts = [data[cut:]] if cut < len(data) else []
@@ -109,9 +122,7 @@ class Copier:
 
     def _piece(self, data: bytes, time: int, *, last: bool, ended: bool = False) -> Batch:
         if not self._pieces:
-            # Random, but without a module for it: a logger starts faster.
-            with open("/dev/urandom", "rb", buffering=0) as file:
-                self._id = file.read(32).hex()
+            self._id = os.urandom(32).hex()
             self._begun = time
         self._pieces += 1
         partial = Partial(self._id, self._pieces, last=last, begun=self._begun, ended=ended)
@@ -122,5 +133,8 @@ class Copier:
         if self.waiting:
             data = b"".join(self._parts)
             self._parts, self.waiting = [], 0
+            if self._cap and len(data) > self._cap:  # a carriage return whose newline never came
+                yield self._piece(data[: self._cap], time, last=False)
+                data = data[self._cap :]
             yield self._piece(data, time, last=False, ended=True)
         self._pieces = 0

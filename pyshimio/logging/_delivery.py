@@ -178,6 +178,8 @@ class Ring(Counted):
 
     def _run(self) -> None:
         while (batches := self._next()) is not None:
+            if not batches:
+                self._reopen()
             for batch in batches:
                 self._put(batch, self._over)
         self._flush(self._over)
@@ -190,14 +192,14 @@ class Ring(Counted):
                 self._changed.wait()
             if self._reopens:
                 self._reopens = False
-                self._reopen()
+                return []
             told = [_marker(stream, count) for stream, count in self._gaps.items()]
             self._gaps.clear()
             if self._queue:
                 batch = self._queue.popleft()
                 self._waiting -= len(batch.data)
                 return [*told, batch]
-            return told or (None if self._ended else [])
+            return told or None
 
     def _reopen(self) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from errno import ENOENT
 from typing import TYPE_CHECKING
@@ -64,9 +63,9 @@ class Follower:
     def _pieces(self) -> Iterator[Piece]:
         while True:
             if self._tape is None:
-                if not os.path.exists(self._path):
+                self._tape = self._opened(Part(self._path))
+                if self._tape is None:
                     return
-                self._tape = Tape(self._path)
                 self._place, self._memory = 0, b""
             yield from self._rest(self._tape)
             if not self._replaced(self._tape):
@@ -116,7 +115,9 @@ class Follower:
             status = _kernel.stat(self._path)
         except FileNotFoundError:
             return False  # a new one is to come
-        return (status.st_dev, status.st_ino) != tape.inode
+        other = (status.st_dev, status.st_ino) != tape.inode
+        # A writer may go on in the old file until it is told of the new one.
+        return other and (status.st_size > 0 or not tape.written())
 
     def _from_copy(self, tape: Tape) -> Iterator[Piece]:
         """What stood behind our place when the file was truncated, if somebody has a copy."""
@@ -124,7 +125,9 @@ class Follower:
         for part in reversed(self._old_parts()):
             if part.compressed or not count:
                 continue
-            copy = Tape(part.path)
+            copy = self._opened(part)
+            if copy is None:
+                continue
             try:
                 known = copy.inode != tape.inode
                 if not known or copy.read(self._place - count, count) != self._memory:
@@ -140,7 +143,10 @@ class Follower:
             )
 
     def _old_parts(self) -> list[Part]:
-        return [part for part in parts_of(self._path) if part.path != self._path]
+        try:
+            return [part for part in parts_of(self._path) if part.path != self._path]
+        except LogFileError:
+            return []
 
     def _successors(self, tape: Tape) -> tuple[list[Tape], Tape | None]:
         """The files that are newer than *tape*, open: the old ones in their order, and the last.
@@ -149,21 +155,38 @@ class Follower:
         """
         first = next(iter(tape.lines(0)), (0, b""))[1]
         while True:
-            names = names_of(self._path)
+            names = self._names()
             current = self._opened(Part(self._path))
             newer: list[Tape] = []
             for part in reversed(self._old_parts()):
                 old = self._opened(part)
                 if old is None:
                     continue
-                if _same(old, tape, first):
+                if self._read_before(old, tape, first):
                     old.close()
                     break
                 newer.insert(0, old)
-            if names == names_of(self._path):
+            if names == self._names():
                 return newer, current
             for opened in (*newer, *filter(None, [current])):
                 opened.close()
+
+    def _names(self) -> list[tuple[str, int]]:
+        try:
+            return names_of(self._path)
+        except LogFileError:
+            return []
+
+    def _read_before(self, old: Tape, tape: Tape, first: bytes) -> bool:
+        """Whether *old* is the file that was read (renamed, or compressed by now) or is older."""
+        if old.inode == tape.inode:
+            return True
+        begin = b""
+        with suppress(LogFileError):
+            lines = old.unzipped() if Part(old.path).compressed else (x for _, x in old.lines(0))
+            begin = next(lines, b"")
+        ours, its = self._reader.time_of(first), self._reader.time_of(begin)
+        return ours is not None and its is not None and its <= ours
 
     def _opened(self, part: Part) -> Tape | None:
         try:
@@ -172,6 +195,11 @@ class Follower:
             if error.errno != ENOENT:
                 self._problem(Problem(part.path, None, str(error)))
             return None
+
+    @property
+    def inode(self) -> tuple[int, int] | None:
+        """Which file is being read."""
+        return None if self._tape is None else self._tape.inode
 
     def written(self) -> bool:
         """Whether anybody has the file open for writing; True where that cannot be told."""
@@ -182,12 +210,3 @@ class Follower:
         if self._tape is not None:
             self._tape.close()
             self._tape = None
-
-
-def _same(old: Tape, tape: Tape, first: bytes) -> bool:
-    """Whether *old* is the file that was read, under its new name, or compressed by now."""
-    if not Part(old.path).compressed:
-        return old.inode == tape.inode
-    with suppress(LogFileError):
-        return next(old.unzipped(), None) == first
-    return False

@@ -189,4 +189,6 @@ def _rotation(driver: JsonFile) -> Rotation | None:
 
 
 def _escaped(value: str) -> bytes:
-    return escape(value.encode("utf-8", "surrogateescape")).replace(NEWLINE, b"\\n")
+    text = escape(value.encode("utf-8", "surrogateescape"))
+    # (moby leaves attributes to Go's own encoder, which has a letter for a tab.)
+    return text.replace(NEWLINE, b"\\n").replace(b"\\u0009", b"\\t")

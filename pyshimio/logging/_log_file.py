@@ -21,6 +21,8 @@ __all__ = ("LogFile",)
 
 MODE = 0o640
 BLOCK = 1 << 16
+COMPRESSION = 5.0
+"""Seconds for a compression when the file is closed: a logger is killed 12 s after SIGTERM."""
 APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 NEWLINE = b"\n"
 
@@ -111,7 +113,7 @@ class LogFile:
     def reopen(self) -> None:
         """Open the path anew, after somebody else has renamed the file.
 
-        What was to go into the old one still goes there, if there is room.
+        What waits for room goes into the new one.
 
         Raises:
             LogFileError: It cannot be opened; the old one stays in use.
@@ -143,6 +145,14 @@ class LogFile:
 
     def flush(self) -> None:
         """Write what waits.  Raises as :meth:`write`."""
+        try:
+            self._write_out()
+        except OSError as error:
+            if error.errno not in _kernel.NO_ROOM:
+                self._rest = memoryview(b"")
+            raise
+
+    def _write_out(self) -> None:
         while self._rest:
             size = self._look()
             room = len(self._rest)
@@ -178,10 +188,8 @@ class LogFile:
         while len(self._rest) > end:
             try:
                 written = _kernel.write(self._fd, self._rest[: len(self._rest) - end])
-            except OSError as error:
+            except OSError:
                 self._take_back(count - (len(self._rest) - end))
-                if error.errno not in _kernel.NO_ROOM:
-                    self._rest = memoryview(b"")
                 raise
             self._rest = self._rest[written:]
 
@@ -212,10 +220,13 @@ class LogFile:
             _kernel.close(fd)
 
     def close(self) -> None:
-        """Close it, and wait for a file that is being compressed; what waits for room is lost."""
+        """Close it, and wait a while for a file that is being compressed.
+
+        What waits for room is lost.
+        """
         self._close()
         if self._rotation is not None:
-            self._rotation.wait()
+            self._rotation.wait(COMPRESSION)
 
     def abandon(self) -> None:
         """Close it; a file that is being compressed will be so later, or by the next process."""

@@ -18,7 +18,6 @@ class Nothing(Driver):
     """``none``: nothing is kept, and the container never waits."""
 
     options = Options("none", {})
-    cap = 0
 
     def write(self, batch: Batch) -> None:
         pass

@@ -181,6 +181,8 @@ class Reader:
         for part in reversed(parts):
             try:
                 tape, start, count = self._start(part, missing, stack)
+                if start is None and part is parts[-1] and not part.compressed:
+                    start = tape.size  # what comes may be new enough
             except LogFileError as error:
                 failures.append(error)
                 continue

@@ -55,9 +55,14 @@ class Rotation:
     def tidy(self, path: str) -> None:
         """Put away what a process left that was killed while it rotated or compressed."""
         directory, base = os.path.split(path)
-        for name in _kernel.listdir(directory or "."):
-            if not name.startswith(f"{base}."):
-                continue
+        try:
+            names = _kernel.listdir(directory or ".")
+        except FileNotFoundError:
+            return  # which is said when the file is opened
+        for name in names:
+            number = name.removeprefix(f"{base}.").removesuffix(NEW).removesuffix(GZ)
+            if not name.startswith(f"{base}.") or not number.isdecimal():
+                continue  # somebody else's
             whole = os.path.join(directory, name)
             if name.endswith(f"{GZ}{NEW}") or (
                 name.endswith(GZ) and _exists(whole.removesuffix(GZ))
@@ -106,10 +111,13 @@ class Rotation:
             except OSError:
                 pass  # the next process sees to it
 
-    def wait(self) -> None:
-        """Until the file that is being compressed has been."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the file that is being compressed has been; at most so many seconds.
+
+        One that takes longer is compressed by the next process.
+        """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
             self._thread = None
 
 

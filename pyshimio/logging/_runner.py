@@ -60,8 +60,8 @@ def run(
     """Be the logger of one container, from its first byte to its last, and exit.
 
     Synchronous and light: nothing is loaded but what :mod:`pyshimio.logging` needs.  The exit
-    status is 0, and 1 when the driver could not be opened or records were lost; why is said on
-    stderr.
+    status is 0, and 1 when the driver could not be opened or refused records, or when the time was
+    up before the end; why is said on stderr, and so is what a ring has dropped.
 
     Args:
         driver: A :class:`Driver`, or what makes one.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ("DriverSink", "scheme")
 
 PREFIX = "log+"
+RETRY = 0.2
+"""Seconds between two looks at a full disk, at the end."""
 
 
 class _Scheme:
@@ -54,7 +56,7 @@ class _Scheme:
                 raise LogOptionError(f"the option {name} is there twice", option=name)
             options[name] = value
         kind = find_driver(uri.scheme.removeprefix(PREFIX))
-        shared = _Shared(kind(LogInfo(id, namespace=namespace, options=options)), len(streams))
+        shared = _Shared(kind(LogInfo(id, namespace=namespace, options=options)), streams)
         return {stream: DriverSink(shared, stream) for stream in streams}
 
 
@@ -64,11 +66,11 @@ scheme = _Scheme()
 class _Shared:
     """A driver and those who write into it, each from a thread of its own; used in ``with``."""
 
-    def __init__(self, driver: Driver, users: int) -> None:
+    def __init__(self, driver: Driver, streams: Sequence[str]) -> None:
         self.driver = driver
         self._lock = threading.Lock()
         self._open = self._stuck = self._abandoned = False
-        self._left = users
+        self._streams = set(streams)  # those that have not ended
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -93,8 +95,15 @@ class _Shared:
             self._stuck = False
         return True
 
+    def settled(self) -> bool:
+        """Whether what was taken has found its place, or nobody waits for it any more."""
+        with self:
+            return self._abandoned or self.has_room()
+
     def put(self, batch: Batch) -> int:
         """Hand it to the driver; how many of its bytes were refused for good."""
+        if not self._open:
+            return len(batch.data)
         try:
             self.driver.write(batch)
         except OSError as error:
@@ -105,19 +114,27 @@ class _Shared:
             return len(batch.data)
         return 0
 
-    def leave(self) -> None:
-        """One stream has ended; with the last one the driver does."""
-        self._left -= 1
-        if not self._left:
+    def reopen(self) -> None:
+        if self._open:
+            self.driver.reopen()
+
+    def leave(self, stream: str) -> None:
+        """A stream has ended (again, maybe); with the last one the driver does."""
+        self._streams.discard(stream)
+        if self._open and not self._streams:
             self._open = False
             try:
                 self.driver.flush()
             finally:
                 self.driver.close()
 
-    def abandon(self) -> None:
-        """Nobody waits for it any more; closed at once, or by the thread that is in it."""
-        self._abandoned = True
+    def abandon(self, stream: str) -> None:
+        """Nobody waits for a stream any more.
+
+        With the last one the driver is closed at once, or by the thread that is in it.
+        """
+        self._streams.discard(stream)
+        self._abandoned = not self._streams
         self._close_abandoned()
 
     def _close_abandoned(self) -> None:
@@ -141,7 +158,6 @@ class DriverSink:
 
     def __init__(self, shared: _Shared, stream: str) -> None:
         self.dropped = 0
-        self._ended = False
         self._shared = shared
         self._copier = Copier(stream, cap=shared.driver.cap, peeks=shared.driver.peeks)
 
@@ -172,19 +188,19 @@ class DriverSink:
         return len(data)
 
     def flush(self) -> None:
+        while not self._shared.settled():
+            _kernel.sleep(RETRY)
         with self._shared:
             for batch in self._copier.finish(_kernel.clock()):
                 self.dropped += self._shared.put(batch)
-            if not self._ended:  # a stream that ends at a mark may find its own end, too
-                self._ended = True
-                self._shared.leave()
+            self._shared.leave(self._copier.stream)
 
     def reopen(self) -> None:
         with self._shared:
-            self.driver.reopen()
+            self._shared.reopen()
 
     def close(self) -> None:
-        self._shared.abandon()
+        self._shared.abandon(self._copier.stream)
 
     def __repr__(self) -> str:
         return f"<DriverSink {self._copier.stream} -> {self.driver!r}>"

@@ -133,13 +133,14 @@ class LogStream:
         while not self._reader.over:
             # Asked first: what was written by then is read below.
             last = self._until_unwritten and not self._follower.written()
+            inode = self._follower.inode
             came = False
             new = self._follower.lines()
             while lines := await self._in_thread(new):
                 came = True
                 for line in lines:
                     yield line
-            if last and not came:
+            if last and not came and inode == self._follower.inode:
                 break
             if not came:
                 await anyio.sleep(PAUSE)
