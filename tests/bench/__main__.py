@@ -40,6 +40,8 @@ ROWS: dict[str, Callable[[Stage], Row]] = {
     "jsonlog": loggers.json_lines,
     "crilog": loggers.cri_lines,
     "logstart": loggers.starts,
+    "rotation": loggers.rotation,
+    "logseek": loggers.seeking,
 }
 ROUNDS = 9
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .rounds import Goal, Row
-from .stage import TIMEOUT, pinned
+from .seeking import write
+from .stage import TIMEOUT, answer, pinned
 
 if TYPE_CHECKING:
     import resource
@@ -55,6 +58,7 @@ def _row(stage: Stage, name: str, form: str, limits: dict[str, float]) -> Row:
             go = (stage.peer, "-log", form, log)
             parties[f"go {kind}"] = partial(_logged, stage, source, log, go)
             goals.append(Goal("cpu s/GiB", kind, f"go {kind}", limits[kind]))
+        goals.append(Goal("peak MiB", kind, None, 20.0))
     return Row(
         name,
         f"256 MiB of lines into a {form} log: plain ones of 84 bytes, and a mix",
@@ -104,11 +108,13 @@ def _logged(stage: Stage, source: str, log: str, command: Sequence[str]) -> Samp
         with open(source, "rb") as lines:
             feeder = pinned(stage.other_core, ["dd", "bs=64k", "status=none"])
             subprocess.run(feeder, check=True, stdin=lines, stdout=logger.stdout, timeout=TIMEOUT)
+        peak = logger.peak()
         usage = logger.finish()
         seconds = time.perf_counter() - began
     assert os.path.getsize(log) > SIZE
     gib = SIZE / (1 << 30)
-    return {"cpu s/GiB": (usage.ru_utime + usage.ru_stime) / gib, "GiB/s": gib / seconds}
+    cpu = (usage.ru_utime + usage.ru_stime) / gib
+    return {"cpu s/GiB": cpu, "GiB/s": gib / seconds, "peak MiB": peak}
 
 
 class _Logger:
@@ -132,6 +138,12 @@ class _Logger:
     def wait_ready(self) -> None:
         """Until it has said so."""
         assert os.read(self._ready, 1) == b"\0"
+
+    def peak(self) -> float:
+        """The largest resident size that it had."""
+        with open(f"/proc/{self._pid}/status", encoding="ascii") as file:
+            (line,) = [line for line in file if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
 
     def finish(self) -> resource.struct_rusage:
         """The end of its input; what it has used when it has ended."""
@@ -184,3 +196,38 @@ def _bare(stage: Stage) -> Sample:
         subprocess.run(pinned(stage.pump_core, BARE), check=True)
         total += time.perf_counter() - began
     return {"seconds": total / STARTS}
+
+
+def rotation(stage: Stage) -> Row:
+    """Rotation every 10 MiB, compressed, beside none."""
+    parties = {kind: partial(_rotating, stage, kind) for kind in ("plain", "rotated")}
+    return Row(
+        "rotation",
+        "json-file rotated every 10 MiB and compressed: CPU of the writing thread, and the longest"
+        " write with 20 MiB/s offered",
+        parties,
+        (Goal("cpu s/GiB", "rotated", "plain", 1.1), Goal("longest s", "rotated", None, 0.05)),
+    )
+
+
+def _rotating(stage: Stage, kind: str) -> Sample:
+    log = stage.path("rotating.log")
+    fast, paced = (answer(stage.ours("rotating", kind, log, pace)) for pace in ("0", "20"))
+    return {"cpu s/GiB": fast["cpu"], "longest s": paced["longest"]}
+
+
+def seeking(stage: Stage) -> Row:
+    """The last lines of 5 GB."""
+    log = str(Path(tempfile.gettempdir()) / f"bench-{os.getpid()}.log")
+    write(log, 5 * 10**9)
+    atexit.register(os.unlink, log)
+    return Row(
+        "logseek",
+        "bytes read of a 5 GB CRI log for its last ten lines, of 64 KiB * log2(size) + output",
+        {what: partial(_seek, stage, log, what) for what in ("tail", "since")},
+        tuple(Goal("of allowed", what, None, 1.0) for what in ("tail", "since")),
+    )
+
+
+def _seek(stage: Stage, log: str, what: str) -> Sample:
+    return answer(stage.ours("seeking", log, what))
