@@ -80,8 +80,9 @@ def test_records_do_not_depend_on_the_reads(
         assert batch.count == len(list(batch.records()))
         if batch.partial is None:
             assert batch.data.endswith(b"\n")
-        elif cap:
-            assert len(batch.data) <= cap
+        elif cap:  # a carriage return before the line's end is no part of it
+            returns = peeks and batch.partial.last and batch.data.endswith(b"\r")
+            assert len(batch.data) <= cap + returns
 
 
 @pytest.mark.parametrize("peeks", [False, True])

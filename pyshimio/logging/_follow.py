@@ -73,6 +73,8 @@ class Follower:
             # Whoever wrote into it has another file by now; what came at the last moment comes.
             yield from self._rest(self._tape)
             newer, current = self._successors(self._tape)
+            if current is None:  # whoever rotates is about to make it; from ours it is found then
+                return
             self._tape.close()
             self._tape, self._place, self._memory = current, 0, b""
             for tape in newer:
@@ -156,8 +158,10 @@ class Follower:
         first = next(iter(tape.lines(0)), (0, b""))[1]
         while True:
             names = self._names()
-            current = self._opened(Part(self._path))
             newer: list[Tape] = []
+            current = self._opened(Part(self._path))
+            if current is None:
+                return newer, None
             for part in reversed(self._old_parts()):
                 old = self._opened(part)
                 if old is None:
@@ -168,7 +172,7 @@ class Follower:
                 newer.insert(0, old)
             if names == self._names():
                 return newer, current
-            for opened in (*newer, *filter(None, [current])):
+            for opened in (*newer, current):
                 opened.close()
 
     def _names(self) -> list[tuple[str, int]]:

@@ -49,9 +49,10 @@ def parts_of(path: str) -> list[Part]:
     found: list[Part] = []
     try:
         for log in _logs_in(path) if os.path.isdir(path) else [path]:
+            # Asked first: when it is renamed meanwhile, it is among the old ones.
+            there = os.path.lexists(log)
             found += [Part(old) for old in (*_stamped(log), *numbered(log))]
-            if os.path.lexists(log):
-                found.append(Part(log))
+            found += [Part(log)] if there else []
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _none(path) from error
     if not found:

@@ -7,6 +7,7 @@ last lines from its end, and a compressed file is opened only if it may have som
 from __future__ import annotations
 
 import errno
+import os
 from collections import deque
 from contextlib import ExitStack
 from itertools import islice
@@ -16,8 +17,9 @@ import attrs
 
 from .._events import logger
 from ..errors import LogFileError
+from . import _kernel
 from ._lines import Joiner, LogLine, Window
-from ._old_files import Part, names_of, parts_of
+from ._old_files import Part, names_of, parts_of, written_of
 from ._parse import FORMATS, Format, Piece, detect
 from ._tape import BLOCK, NEWLINE, Tape
 
@@ -28,6 +30,8 @@ __all__ = ("Problem", "Reader", "log_problem")
 
 MORE = 1 << 20
 """Bytes before the last lines in which the beginning of one is looked for, if it was cut."""
+PATIENCE, PAUSE = 100, 0.01
+"""How often a log that is to be followed is looked for, and seconds between."""
 SAMPLE = 10
 """Lines that may be damaged before a file is called no log."""
 
@@ -158,7 +162,12 @@ class Reader:
 
     def _files(self, stack: ExitStack) -> tuple[list[Part], list[tuple[Part, Tape, int]]]:
         """All files, and those that may have something; opened between two rotations."""
+        looks = PATIENCE if self._keep else 0
         while True:
+            if looks and not os.path.exists(written_of(self.path)):
+                looks -= 1
+                _kernel.sleep(PAUSE)  # whoever rotates is about to make it
+                continue
             names = names_of(self.path)
             parts = parts_of(self.path)
             self._find_form(parts)
