@@ -68,6 +68,7 @@ def expected(data: bytes, *, cap: int, peeks: bool) -> list[tuple[bytes, int, bo
 )
 @example(b"x" * 5 + b"\n" + b"y" * 6, [], 5, False)
 @example(b"x" * 5 + b"\n" + b"y" * 6, [], 5, True)
+@example(b"\0\0\r\n", [], 1, True)
 def test_records_do_not_depend_on_the_reads(
     data: bytes, cuts: list[int], cap: int, peeks: bool
 ) -> None:
