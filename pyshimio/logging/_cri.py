@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ._driver import Driver
-from ._log_file import LogFile
+from ._file_driver import FileDriver
 from ._options import Options, absolute_path, flag, line_cap, refuse
 from ._times import rfc3339
 
@@ -24,7 +23,7 @@ def tag(name: str, value: str) -> bytes:
     return value.encode()
 
 
-class Cri(Driver):
+class Cri(FileDriver):
     r"""``cri``: a file that kubelet rotates.
 
     A line that is cut has the tag P until its last piece, which has F; what a stream ends with, if
@@ -51,17 +50,8 @@ class Cri(Driver):
     def __init__(self, info: LogInfo) -> None:
         super().__init__(info)
         values = self.values
-        self.cap = int(values.get("max-line", self.cap))
         self._final = values.get("final-tag", b"P")
         self._local = not values.get("utc", False)
-        self._ended = False
-        self._file = LogFile(str(values["log-path"]), nofollow=bool(values.get("nofollow", False)))
-
-    def open(self) -> None:
-        self._file.open()
-
-    def write(self, batch: Batch) -> None:
-        self._file.write(self.encode(batch))
 
     def encode(self, batch: Batch) -> bytes:
         """The lines of a batch."""
@@ -78,16 +68,3 @@ class Cri(Driver):
             return b"%bF %b\n" % (head, data.removesuffix(b"\r"))
         final = partial.ended and self._final == b"F"
         return b"%b%b %b\n" % (head, b"F" if final else b"P", data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def reopen(self) -> None:
-        self._file.reopen()
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def stats(self) -> dict[str, int]:
-        return self._file.stats

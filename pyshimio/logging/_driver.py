@@ -26,7 +26,6 @@ class Driver:
         options: What it accepts; checked before it is made.
         cap: Bytes of the longest line that it gets whole; 0 for no cap.
         peeks: Whether a line of exactly the cap is whole (:class:`~pyshimio.logging.Copier`).
-        severity: Whether ``<N>`` at a line's beginning is meant as its severity.
 
     Example:
         A whole log driver, at the other end of ``binary:///path/to/this?path=/var/log/loud``::

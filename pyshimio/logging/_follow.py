@@ -86,13 +86,13 @@ class Follower:
     def _rest(self, tape: Tape) -> Iterator[Piece]:
         """What stands behind our place, in whole lines."""
         size = BLOCK
-        while data := tape.read(self._place, size) or self._truncated(tape):
+        while True:
+            data = tape.read(self._place, size)
             # Looked at when it has been read: then it cannot be of what came afterwards.
             if self._truncated(tape):
                 yield from self._from_copy(tape)
                 self._place, self._memory = 0, b""
                 continue
-            assert isinstance(data, bytes)
             end = data.rfind(NEWLINE) + 1
             if not end:
                 if len(data) < size:

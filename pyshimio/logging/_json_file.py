@@ -7,8 +7,7 @@ replaced everywhere at once.  One entry at a time gives the same bytes, much slo
 
 from __future__ import annotations
 
-from ._driver import Driver
-from ._log_file import LogFile
+from ._file_driver import FileDriver
 from ._options import Options, absolute_path, count, flag, key_list, line_cap, refuse, size, text
 from ._rotation import Rotation
 from ._times import rfc3339
@@ -71,7 +70,7 @@ def _mended(data: bytes) -> bytes:
     return NEWLINE.join(lines)
 
 
-class JsonFile(Driver):
+class JsonFile(FileDriver):
     """``json-file``: what ``docker logs`` and everybody's agents read.
 
     Options: ``log-path``, ``max-size``, ``max-file``, ``compress``, ``labels``,
@@ -98,8 +97,6 @@ class JsonFile(Driver):
 
     def __init__(self, info: LogInfo) -> None:
         super().__init__(info)
-        values = self.values
-        self.cap = int(values.get("max-line", self.cap))
         attributes = info.attributes()
         self._before_time = b""
         if attributes:
@@ -110,18 +107,30 @@ class JsonFile(Driver):
             self._before_time = b'"attrs":{%b},' % pairs
         self._newest = 0
         self.compress_failed = 0
-        self._file = LogFile(
-            str(values["log-path"]),
-            rotation=_rotation(self),
-            nofollow=bool(values.get("nofollow", False)),
-        )
 
-    def open(self) -> None:
-        self._file.open()
+    def rotation(self) -> Rotation | None:
+        values = self.values
+        max_size, max_file = values.get("max-size"), values.get("max-file", 1)
+        compress = values.get("compress", False)
+        if max_size is None:
+            if "max-file" in values and max_file != 1:
+                raise refuse("max-file", str(max_file), "of no use without max-size")
+            if compress:
+                raise refuse("compress", "true", "of no use without max-size and a max-file of 2")
+            return None
+        if compress and max_file == 1:
+            raise refuse("compress", "true", "of no use without a max-file of 2")
+        return Rotation(
+            max_size=max_size,
+            max_file=max_file,
+            compress=compress,
+            last_time=self.last_time,
+            failed=self.compression_failed,
+        )
 
     def write(self, batch: Batch) -> None:
         self._newest = max(self._newest, batch.time)
-        self._file.write(self.encode(batch))
+        super().write(batch)
 
     def encode(self, batch: Batch) -> bytes:
         """The entries of a batch."""
@@ -150,42 +159,9 @@ class JsonFile(Driver):
         """Counted; the file is there as it was."""
         self.compress_failed += 1
 
-    def flush(self) -> None:
-        self._file.flush()
-
-    def reopen(self) -> None:
-        self._file.reopen()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def abandon(self) -> None:
-        self._file.abandon()
-
     @property
     def stats(self) -> dict[str, int]:
-        return {**self._file.stats, "compressions_failed": self.compress_failed}
-
-
-def _rotation(driver: JsonFile) -> Rotation | None:
-    values = driver.values
-    max_size, max_file = values.get("max-size"), values.get("max-file", 1)
-    compress = bool(values.get("compress", False))
-    if max_size is None:
-        if "max-file" in values and max_file != 1:
-            raise refuse("max-file", str(max_file), "of no use without max-size")
-        if compress:
-            raise refuse("compress", "true", "of no use without max-size and a max-file of 2")
-        return None
-    if compress and max_file == 1:
-        raise refuse("compress", "true", "of no use without a max-file of 2")
-    return Rotation(
-        max_size=int(max_size),
-        max_file=int(max_file),
-        compress=compress,
-        last_time=driver.last_time,
-        failed=driver.compression_failed,
-    )
+        return {**super().stats, "compressions_failed": self.compress_failed}
 
 
 def _escaped(value: str) -> bytes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ._driver import Driver
-from ._log_file import LogFile
+from ._file_driver import FileDriver
 from ._options import Options, absolute_path, flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._info import LogInfo
     from ._record import Batch
 
 __all__ = ("Nothing", "Raw")
@@ -23,36 +22,15 @@ class Nothing(Driver):
         pass
 
 
-class Raw(Driver):
+class Raw(FileDriver):
     """``raw``: both streams into one file, byte for byte.
 
     Options: ``log-path``, ``nofollow``.
     """
 
     options = Options("raw", {"log-path": absolute_path, "nofollow": flag}, required=("log-path",))
+    repair = False  # what a stream ends with need not be a newline
 
-    def __init__(self, info: LogInfo) -> None:
-        super().__init__(info)
-        path, nofollow = str(self.values["log-path"]), bool(self.values.get("nofollow", False))
-        # What a stream ends with need not be a newline, so nothing is repaired.
-        self._file = LogFile(path, nofollow=nofollow, repair=False)
-
-    def open(self) -> None:
-        self._file.open()
-
-    def write(self, batch: Batch) -> None:
+    def encode(self, batch: Batch) -> bytes:
         last = batch.partial is not None and batch.partial.last
-        self._file.write(batch.data + (b"\n" if last else b""))
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def reopen(self) -> None:
-        self._file.reopen()
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def stats(self) -> dict[str, int]:
-        return self._file.stats
+        return batch.data + (b"\n" if last else b"")
