@@ -14,16 +14,12 @@ import pytest
 
 from pyshimio import _sys
 from support.cli import GUARD, PYSHIMIO, check_one_line, eventually, holds, run, started
-from support.place import Place, Tmux, ask, attach, behind_fifos, command, kill, place_of
+from support.place import RUNTIMES, Place, Tmux, ask, attach, behind_fifos, command, kill, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytestmark = [pytest.mark.runtime("runc", "busybox"), pytest.mark.slow]
-
-RUNTIMES = pytest.mark.parametrize(
-    "place", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))], indirect=True
-)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 
 from pyshimio.cli._record import Record
 
@@ -22,7 +23,23 @@ from .runc import fitting, make_rootfs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("Place", "Tmux", "ask", "attach", "behind_fifos", "command", "kill", "place_of")
+__all__ = (
+    "RUNTIMES",
+    "Place",
+    "Tmux",
+    "ask",
+    "attach",
+    "behind_fifos",
+    "command",
+    "kill",
+    "place_of",
+)
+
+
+RUNTIMES = pytest.mark.parametrize(
+    "place", ["runc", pytest.param("crun", marks=pytest.mark.runtime("crun"))], indirect=True
+)
+"""For what may differ between runtimes: a fixture ``place`` reads it."""
 
 
 @attrs.frozen
