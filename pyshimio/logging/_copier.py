@@ -57,9 +57,13 @@ class Copier:
             if not end:
                 yield from self._collect(data, time)
                 return
-            yield from self._collect(data[: end - 1], time)
-            yield self._line(time)
-            data = data[end:]
+            if self._pieces:
+                yield from self._collect(data[: end - 1], time)
+                yield self._line(time)
+                data = data[end:]
+            else:  # all of it is one batch, then
+                data = b"".join((*self._parts, data))
+                self._parts, self.waiting = [], 0
         cap = self._cap
         start = place = 0
         size = len(data)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ("Cri",)
 
 NEWLINE = b"\n"
+LINE_FEED = ord("\n")
 
 
 def tag(name: str, value: str) -> bytes:
@@ -59,12 +60,30 @@ class Cri(FileDriver):
         data, partial = batch.data, batch.partial
         if partial is None:
             if b"\r" in data:
-                # (A lone one stays; of two before a newline the first one does.)
-                data = data.replace(b"\r\n", NEWLINE)
+                data = _without_returns(data)
             head += b"F "
-            # Each newline ends a line and begins the next one, which is one too many at the end.
-            return head + data.replace(NEWLINE, NEWLINE + head)[: -len(head)]
+            data = data[:-1]
+            lines = data.replace(NEWLINE, NEWLINE + head)
+            batch.count = 1 + (len(lines) - len(data)) // len(head)
+            return b"".join((head, lines, NEWLINE))
         if partial.last:
             return b"%bF %b\n" % (head, data.removesuffix(b"\r"))
         final = partial.ended and self._final == b"F"
         return b"%b%b %b\n" % (head, b"F" if final else b"P", data)
+
+
+def _without_returns(data: bytes) -> bytes:
+    """Without those before a newline; of two there the first one stays, as does a lone one."""
+    if data.endswith(b"\r\n"):  # as all lines of a terminal do
+        return data.replace(b"\r\n", NEWLINE)
+    # (Where they are few, to look for one byte is much faster than to look for two.)
+    done: list[bytes] = []
+    place = 0
+    found = data.find(b"\r")
+    while found >= 0:
+        if data[found + 1] == LINE_FEED:  # (it ends with one)
+            done.append(data[place:found])
+            place = found + 1
+        found = data.find(b"\r", found + 1)
+    done.append(data[place:])
+    return b"".join(done)

@@ -7,6 +7,8 @@ replaced everywhere at once.  One entry at a time gives the same bytes, much slo
 
 from __future__ import annotations
 
+from _codecs import utf_8_decode  # what `codecs` loads beside it is not needed
+
 from ._file_driver import FileDriver
 from ._options import Options, absolute_path, count, flag, key_list, line_cap, refuse, size, text
 from ._rotation import Rotation
@@ -31,6 +33,8 @@ ESCAPES: dict[int, bytes] = {
 """How the bytes are spelled that do not stand for themselves; a newline is seen to apart."""
 PLAIN = bytes(byte for byte in range(256) if byte not in ESCAPES or byte == ord("\n"))
 BACKSLASH = ord("\\")
+BLOCK = 1 << 12
+"""Bytes that are looked at together for what is no UTF-8: an error costs as much as its block."""
 
 
 def escape(data: bytes) -> bytes:
@@ -47,27 +51,30 @@ def escape(data: bytes) -> bytes:
         for byte in found:
             data = data.replace(bytes((byte,)), ESCAPES[byte])
     if not data.isascii():
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            data = _mended(data)
-        for separator, escaped in zip(SEPARATORS, (b"\\u2028", b"\\u2029"), strict=True):
-            data = data.replace(separator, escaped)
+        data = _mended(data)
+        if SEPARATORS[0][:1] in data:  # one byte is looked for fifty times as fast as three
+            for separator, escaped in zip(SEPARATORS, (b"\\u2028", b"\\u2029"), strict=True):
+                data = data.replace(separator, escaped)
     return data
 
 
 def _mended(data: bytes) -> bytes:
-    """Each byte that is no part of valid UTF-8 in Go's spelling, line by line."""
-    lines = data.split(NEWLINE)
-    for number, line in enumerate(lines):
-        if not line.isascii():
-            text = line.decode("utf-8", "surrogateescape")
-            if not text.isprintable():  # (a lone surrogate is not)
-                lines[number] = b"".join(
-                    b"\\ufffd" if "\udc80" <= character <= "\udcff" else character.encode()
-                    for character in text
-                )
-    return NEWLINE.join(lines)
+    """Each byte that is no part of valid UTF-8 in Go's spelling."""
+    view = memoryview(data)
+    done: list[bytes | memoryview] = []
+    place, size = 0, len(data)
+    while place < size:
+        end = place + BLOCK
+        try:
+            # (A character that goes on behind the block is left for the next one.)
+            _, count = utf_8_decode(view[place:end], "strict", end >= size)
+        except UnicodeDecodeError as error:
+            done += (view[place : place + error.start], b"\\ufffd" * (error.end - error.start))
+            place += error.end
+        else:
+            done.append(view[place : place + count])
+            place += count
+    return b"".join(done) if len(done) > 1 else data
 
 
 class JsonFile(FileDriver):
@@ -141,15 +148,17 @@ class JsonFile(FileDriver):
             self._before_time,
             rfc3339(moment).encode(),
         )
-        data = escape(batch.data)
-        if partial is not None:
-            if not (data or partial.last):
-                return b""
-            return b'{"log":"%b%b%b' % (data, b"\\n" if partial.last else b"", middle)
-        # Each newline ends an entry and begins the next one, which is one too many at the end.
         begin = b'{"log":"'
-        joined = data.replace(NEWLINE, b"\\n" + middle + begin)
-        return begin + joined[: -len(begin)]
+        if partial is None:
+            middle = b"\\n" + middle
+            lines = escape(batch.data[:-1])
+            entries = lines.replace(NEWLINE, middle + begin)
+            batch.count = 1 + (len(entries) - len(lines)) // (len(middle + begin) - 1)
+            return b"".join((begin, entries, middle))
+        data = escape(batch.data)
+        if not (data or partial.last):
+            return b""
+        return b"%b%b%b%b" % (begin, data, b"\\n" if partial.last else b"", middle)
 
     def last_time(self) -> str:
         """When the newest record was, for a file that is being compressed."""

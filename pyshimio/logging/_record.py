@@ -108,18 +108,26 @@ class Batch:
         partial: None for whole lines.
     """
 
-    __slots__ = ("data", "partial", "stream", "time")
+    __slots__ = ("_count", "data", "partial", "stream", "time")
 
     def __init__(self, stream: str, time: int, data: bytes, partial: Partial | None = None) -> None:
         self.stream: Final[str] = stream
         self.time: Final[int] = time
         self.data: Final[bytes] = data
         self.partial: Final[Partial | None] = partial
+        self._count = 0 if partial is None else 1
 
     @property
     def count(self) -> int:
-        """How many records it has."""
-        return 1 if self.partial is not None else self.data.count(NEWLINE)
+        """How many records it has; who has found it out by the way may say so."""
+        if not self._count:
+            # (bytes.count goes byte by byte, this does not.)
+            self._count = len(self.data) - len(self.data.replace(NEWLINE, b""))
+        return self._count
+
+    @count.setter
+    def count(self, records: int) -> None:
+        self._count = records
 
     def records(self, *, severity: bool = False) -> Iterator[Record]:
         """One after the other.

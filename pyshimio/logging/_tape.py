@@ -130,7 +130,9 @@ class Tape:
         return self._next_line(low) if low else 0
 
     def _next_time(self, offset: int, time_of: Callable[[bytes], int | None]) -> int | None:
-        for _, line in self.lines(self._next_line(offset)):
+        lines = self.lines(offset)
+        next(lines, None)  # *offset* is in the middle of it, or at its beginning
+        for _, line in lines:
             if (found := time_of(line)) is not None:
                 return found
         return None

@@ -31,6 +31,6 @@ def make_rootfs(stage: Stage) -> Path:
         assert busybox is not None
         for name in ("bin", "proc", "dev", "sys"):
             (root / name).mkdir(parents=True)
-        for name in ("true", "sleep", "dd", "taskset"):
+        for name in ("true", "sleep", "dd", "taskset", "cat"):
             shutil.copy(busybox, root / "bin" / name)
     return root

@@ -14,20 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.log_binary import LogBinary
+
+from .bundle import make_bundle, make_rootfs
 from .rounds import Goal, Row
 from .seeking import write
 from .stage import TIMEOUT, answer, pinned
 
 if TYPE_CHECKING:
-    import resource
     from collections.abc import Sequence
-    from typing import Self
 
     from .rounds import Sample
     from .stage import Stage
 
 MIB = 1 << 20
 SIZE = 256 * MIB
+GIB = SIZE / (1 << 30)
 KINDS = ("plain", "mix")
 LINE = 84
 """Bytes of a plain line, with its newline."""
@@ -42,7 +44,7 @@ def json_lines(stage: Stage) -> Row:
 
 
 def cri_lines(stage: Stage) -> Row:
-    """CRI beside containerd's algorithm."""
+    """CRI beside containerd's algorithm, and beside conmon."""
     return _row(stage, "crilog", "cri", {"plain": 0.2, "mix": 0.2})
 
 
@@ -58,6 +60,9 @@ def _row(stage: Stage, name: str, form: str, limits: dict[str, float]) -> Row:
             go = (stage.peer, "-log", form, log)
             parties[f"go {kind}"] = partial(_logged, stage, source, log, go)
             goals.append(Goal("cpu s/GiB", kind, f"go {kind}", limits[kind]))
+        if form == "cri" and shutil.which("conmon"):
+            parties[f"conmon {kind}"] = partial(_conmon, stage, source, kind)
+            goals.append(Goal("cpu s/GiB", kind, f"conmon {kind}", 1.0))
         goals.append(Goal("peak MiB", kind, None, 20.0))
     return Row(
         name,
@@ -102,64 +107,44 @@ def _lines(form: str, kind: str) -> list[bytes]:
 def _logged(stage: Stage, source: str, log: str, command: Sequence[str]) -> Sample:
     """One logger that gets the whole file; its CPU is known when it has been waited for."""
     Path(log).unlink(missing_ok=True)
-    with _Logger(pinned(stage.pump_core, command)) as logger:
-        logger.wait_ready()
+    with _logger(stage, command) as logger:
+        assert logger.ready() == b"\0"
         began = time.perf_counter()
         with open(source, "rb") as lines:
             feeder = pinned(stage.other_core, ["dd", "bs=64k", "status=none"])
             subprocess.run(feeder, check=True, stdin=lines, stdout=logger.stdout, timeout=TIMEOUT)
-        peak = logger.peak()
-        usage = logger.finish()
+        peak = _peak(logger.pid)
+        logger.close()
+        assert logger.wait() == 0
         seconds = time.perf_counter() - began
     assert os.path.getsize(log) > SIZE
-    gib = SIZE / (1 << 30)
-    cpu = (usage.ru_utime + usage.ru_stime) / gib
-    return {"cpu s/GiB": cpu, "GiB/s": gib / seconds, "peak MiB": peak}
+    assert logger.usage is not None
+    cpu = logger.usage.ru_utime + logger.usage.ru_stime
+    return {"cpu s/GiB": cpu / GIB, "GiB/s": GIB / seconds, "peak MiB": peak}
 
 
-class _Logger:
-    """A process with the three descriptors of a logging binary."""
+def _logger(stage: Stage, command: Sequence[str]) -> LogBinary:
+    return LogBinary(pinned(stage.pump_core, command), (), Path(stage.path("said")))
 
-    def __init__(self, command: Sequence[str]) -> None:
-        out, err, ready = os.pipe(), os.pipe(), os.pipe()
-        self.stdout, self._ready = out[1], ready[0]
-        theirs = (out[0], err[0], ready[1])
-        actions: list[tuple[object, ...]] = [
-            *((os.POSIX_SPAWN_DUP2, fd, 100 + n) for n, fd in enumerate(theirs)),
-            *((os.POSIX_SPAWN_DUP2, 100 + n, 3 + n) for n in range(3)),
-            *((os.POSIX_SPAWN_CLOSE, 100 + n) for n in range(3)),
-        ]
-        program = shutil.which(command[0])
-        assert program is not None
-        self._pid = os.posix_spawn(program, list(command), os.environ, file_actions=actions)
-        for fd in (*theirs, err[1]):
-            os.close(fd)
 
-    def wait_ready(self) -> None:
-        """Until it has said so."""
-        assert os.read(self._ready, 1) == b"\0"
+def _peak(pid: int) -> float:
+    """The largest resident size that it had."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        (line,) = [line for line in file if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
-    def peak(self) -> float:
-        """The largest resident size that it had."""
-        with open(f"/proc/{self._pid}/status", encoding="ascii") as file:
-            (line,) = [line for line in file if line.startswith("VmHWM")]
-        return int(line.split()[1]) / 1024
 
-    def finish(self) -> resource.struct_rusage:
-        """The end of its input; what it has used when it has ended."""
-        os.close(self.stdout)
-        self.stdout = -1
-        _, status, usage = os.wait4(self._pid, 0)
-        assert status == 0, status
-        return usage
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._ready)
-        if self.stdout >= 0:
-            os.close(self.stdout)
+def _conmon(stage: Stage, source: str, kind: str) -> Sample:
+    """The same lines out of a container, whose core is the other one."""
+    copy = make_rootfs(stage) / kind
+    if not copy.exists():
+        os.link(source, copy)
+    cat = ["/bin/taskset", f"{1 << stage.other_core:x}", "/bin/cat", f"/{kind}"]
+    log = stage.path("conmon.log")
+    Path(log).unlink(missing_ok=True)
+    cpu = answer(stage.ours("conmon", make_bundle(stage, kind, cat), log))["cpu"]
+    assert os.path.getsize(log) > SIZE
+    return {"cpu s/GiB": cpu / GIB}
 
 
 def starts(stage: Stage) -> Row:
@@ -182,10 +167,11 @@ def _ready(stage: Stage, command: Sequence[str]) -> Sample:
     total = 0.0
     for _ in range(STARTS):
         began = time.perf_counter()
-        with _Logger(pinned(stage.pump_core, command)) as logger:
-            logger.wait_ready()
+        with _logger(stage, command) as logger:
+            logger.ready()
             total += time.perf_counter() - began
-            logger.finish()
+            logger.close()
+            logger.wait()
     return {"seconds": total / STARTS}
 
 

@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .bundle import make_bundle, make_rootfs
-from .party import LOOPS
+from .party import LOOPS, cpu_of
 from .rounds import Goal, Row
 from .stage import HERE, TIMEOUT, pinned
 
@@ -34,7 +34,6 @@ date +%s.%N
 """
 """How long a container takes to begin is not what is measured."""
 SHIM = "containerd-shim-runc-v2"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def shim(stage: Stage) -> Row:
@@ -148,8 +147,9 @@ class _Watched:
             # The one that is found first may be the shim's parent, which ends at once.
             if not os.path.exists(f"/proc/{pid or 'none'}"):
                 pid = pid_of(self._pattern)
-            else:
-                self.cpu = max(self.cpu, _cpu_of(pid))
+                continue
+            with suppress(OSError):
+                self.cpu = max(self.cpu, cpu_of(int(pid)))
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -163,11 +163,3 @@ def pid_of(pattern: str) -> str:
     """The process whose command line matches; an empty text for none."""
     found = subprocess.run(["pgrep", "-f", pattern], check=False, stdout=subprocess.PIPE, text=True)
     return found.stdout.split()[0] if found.stdout else ""
-
-
-def _cpu_of(pid: str) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from .cli import GUARD
 
 if TYPE_CHECKING:
+    import resource
     from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Self
@@ -28,6 +30,7 @@ class LogBinary:
 
     Attributes:
         stdout, stderr: The container's ends of its pipes.
+        usage: What it has used, when it has been waited for.
     """
 
     def __init__(self, command: Sequence[str], args: Sequence[str], said: Path) -> None:
@@ -45,11 +48,15 @@ class LogBinary:
                 for n, fd in enumerate((out[0], err[0], ready[1]))
             ),
             *((os.POSIX_SPAWN_DUP2, 100 + n, 3 + n) for n in range(3)),
+            *((os.POSIX_SPAWN_CLOSE, 100 + n) for n in range(3)),
         ]
         env = {"CONTAINER_ID": "c1", "CONTAINER_NAMESPACE": "n"}
-        self.pid = os.posix_spawn(command[0], [*command, *args], env, file_actions=actions)
+        program = shutil.which(command[0])
+        assert program is not None
+        self.pid = os.posix_spawn(program, [*command, *args], env, file_actions=actions)
         for fd in theirs:
             os.close(fd)
+        self.usage: resource.struct_rusage | None = None
         self._status: int | None = None
 
     def ready(self) -> bytes:
@@ -83,7 +90,7 @@ class LogBinary:
         """Its exit status."""
         until = time.monotonic() + GUARD
         while self._status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, self.usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
             else:
