@@ -223,6 +223,7 @@ def run(
 
 @app.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on, across rotations; until Ctrl-C.")
+@click.option("--until-unwritten", is_flag=True, help="Follow, until nobody can write any more.")
 @click.option("--tail", "-n", type=click.IntRange(min=0), help="The last so many lines alone.")
 @click.option("--since", metavar="TIME", help="Not before: RFC 3339, seconds since 1970, or 1h30m.")
 @click.option("--until", metavar="TIME", help="Not after.")
@@ -234,6 +235,7 @@ def run(
 def logs(
     *,
     follow: bool,
+    until_unwritten: bool,
     tail: int | None,
     since: str | None,
     until: str | None,
@@ -253,7 +255,8 @@ def logs(
     return show(
         LogOptions(
             path=path,
-            follow=follow,
+            follow=follow or until_unwritten,
+            until_unwritten=until_unwritten,
             tail=tail,
             since=since,
             until=until,

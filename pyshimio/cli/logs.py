@@ -32,6 +32,7 @@ class LogOptions:
 
     path: str
     follow: bool
+    until_unwritten: bool
     tail: int | None
     since: str | None
     until: str | None
@@ -59,6 +60,7 @@ async def _show(options: LogOptions) -> None:
     log = read_log(
         options.path,
         follow=options.follow,
+        until_unwritten=options.until_unwritten,
         tail=options.tail,
         since=_moment(options.since, "--since"),
         until=_moment(options.until, "--until"),
@@ -104,7 +106,10 @@ class _Printer:
 
     def __init__(self, options: LogOptions) -> None:
         self._options = options
-        self._coloured = sys.stdout.isatty()
+        self._coloured = {
+            "stdout": sys.stdout.isatty(),
+            "stderr": sys.stderr.isatty(),
+        }
 
     def print(self, line: LogLine) -> None:
         if self._options.as_json:
@@ -115,16 +120,16 @@ class _Printer:
         if self._options.details and line.attributes:
             pairs = ",".join(f"{name}={line.attributes[name]}" for name in sorted(line.attributes))
             text = f"{pairs} ".encode("utf-8", "surrogateescape") + text
+        stream = "stderr" if line.stream == "stderr" else "stdout"
+        coloured = self._coloured[stream]
         if self._options.timestamps:
-            text = self._style(f"{rfc3339(line.time)} ", dim=True) + text
-        if line.stream == "stderr" and self._coloured:
-            text = self._style("▌", fg="red") + text
-        target = sys.stderr.buffer if line.stream == "stderr" else sys.stdout.buffer
+            time = f"{rfc3339(line.time)} "
+            text = (click.style(time, dim=True) if coloured else time).encode() + text
+        if stream == "stderr" and coloured:
+            text = click.style("▌", fg="red").encode() + text
+        target = getattr(sys, stream).buffer
         target.write(text)
         target.flush()
-
-    def _style(self, text: str, *, fg: str | None = None, dim: bool | None = None) -> bytes:
-        return (click.style(text, fg=fg, dim=dim) if self._coloured else text).encode()
 
 
 def _as_object(line: LogLine) -> dict[str, object]:

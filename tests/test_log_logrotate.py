@@ -1,0 +1,135 @@
+"""A real logrotate, while a logger writes as fast as it can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+from pyshimio.logging._old_files import parts_of
+from support.cli import GUARD, PYSHIMIO
+from support.log_binary import started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.runtime("logrotate"), pytest.mark.slow]
+
+TIMES = 8
+KEPT = 20
+
+
+class Flood:
+    """Numbered lines into a logger, from a thread, until it is told to end.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.count = 0
+        self._fd = fd
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            numbers = range(self.count, self.count + 2000)
+            view = memoryview(b"".join(b"%015d\n" % number for number in numbers))
+            while view:
+                view = view[os.write(self._fd, view) :]
+            self.count = numbers.stop
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join(GUARD)
+
+
+def rotate(where: Path, log: Path, *directives: str) -> None:
+    """One run of logrotate, which thinks that it is time."""
+    text = "\n".join([f"{log} {{", f"rotate {KEPT}", "nodateext", *directives, "}"])
+    config = where / "logrotate.conf"
+    config.write_text(f"{text}\n")
+    config.chmod(0o600)
+    command = ["logrotate", "--force", "--state", str(where / "state"), str(config)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=GUARD)
+    assert done.returncode == 0, done.stderr
+
+
+def numbers_in(log: Path, form: str, *, cut: bool = False) -> list[list[int]]:
+    """The numbers in each file, the oldest first; a copy's last record may be cut."""
+    found: list[list[int]] = []
+    for part in parts_of(str(log)):
+        with open(part.path, "rb") as file:
+            data = file.read()
+        if cut and part.path != str(log):
+            data = data[: data.rfind(b"\n") + 1]
+        assert not data or data.endswith(b"\n")
+        if form == "json-file":
+            lines = [line.removeprefix(b'{"log":"')[:15] for line in data.splitlines()]
+            assert all(line.endswith(b'Z"}') for line in data.splitlines())
+        else:
+            lines = [line.split(b" ", 3)[3] for line in data.splitlines()]
+        found.append([int(line) for line in lines])
+    return found
+
+
+@pytest.mark.parametrize("form", ["json-file", "cri"])
+@pytest.mark.parametrize("signals", [True, False], ids=["reopen", "by itself"])
+def test_renamed(tmp_path: Path, form: str, *, signals: bool) -> None:
+    """Every record is in one of the files, once and in order, and a follower sees it so.
+
+    Told to open its file anew by SIGUSR1, or left to find it out.
+    """
+    log = tmp_path / "logs" / "x.log"
+    log.parent.mkdir()
+    command = [*PYSHIMIO, "logs", "--until-unwritten", str(log)]
+    with started(tmp_path, driver=form, log_path=str(log)) as binary:
+        binary.ready()
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as follower:
+            said: list[bytes] = []
+            assert follower.stdout is not None
+            reader = threading.Thread(target=lambda: said.extend(follower.stdout))
+            reader.start()
+            with Flood(binary.stdout) as flood:
+                for _ in range(TIMES):
+                    end = ["postrotate", f"kill -USR1 {binary.pid}", "endscript"] if signals else []
+                    rotate(tmp_path, log, "create" if signals else "nocreate", *end)
+            binary.close()
+            assert binary.wait() == 0
+            reader.join(2 * GUARD)
+            assert follower.wait(GUARD) == 0
+    files = numbers_in(log, form)
+    assert len(files) > TIMES // 2
+    assert [number for file in files for number in file] == list(range(flood.count))
+    assert [int(line) for line in said] == list(range(flood.count))
+
+
+@pytest.mark.parametrize("form", ["json-file", "cri"])
+def test_copied_and_truncated(tmp_path: Path, form: str) -> None:
+    """Each file has whole records, in order and without holes of zeros.
+
+    (What is written between the copy and the truncation is lost, as logrotate's manual says.)
+    """
+    log = tmp_path / "logs" / "x.log"
+    log.parent.mkdir()
+    with started(tmp_path, driver=form, log_path=str(log)) as binary:
+        binary.ready()
+        with Flood(binary.stdout) as flood:
+            for _ in range(TIMES):
+                rotate(tmp_path, log, "copytruncate")
+        binary.write(b"%015d\n" % flood.count)
+        binary.close()
+        assert binary.wait() == 0
+    files = numbers_in(log, form, cut=True)
+    assert len(files) == TIMES + 1
+    there = [number for file in files for number in file]
+    assert there == sorted(set(there))
+    assert there[-1] == flood.count
