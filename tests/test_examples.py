@@ -64,6 +64,41 @@ def test_attach(tmp_path: Path) -> None:
     assert not (tmp_path / "fifos").exists()
 
 
+def test_an_app_its_driver_and_a_shim(tmp_path: Path) -> None:
+    """Three processes: every line is in the log, numbered, with its stream, up to the last byte."""
+    here = EXAMPLES / "logged"
+    log, driver = tmp_path / "log", tmp_path / "driver"
+    # (Its environment says nothing of where pyshimio is.)
+    driver.write_text(f'#!/bin/sh\nexec {sys.executable} {here / "driver.py"} "$@"\n')
+    driver.chmod(0o755)
+    app = (sys.executable, str(here / "app.py"))
+    with start("logged/shim.py", str(driver), str(log), *app) as shim:
+        out, err = shim.communicate(timeout=GUARD)
+    assert (shim.returncode, out, err) == (3, "status 3, complete: True\n", "")
+    lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
+    assert [line[2] for line in lines] == [f"{number}:" for number in range(1, len(lines) + 1)]
+    assert {line[0] for line in lines} == {"app"}
+    said = {name: [line[3] for line in lines if line[1] == name] for name in ("stdout", "stderr")}
+    ticks = [f"tick {number}" for number in range(1000)]
+    assert said["stdout"] == [*ticks, "the end (no newline)"]
+    assert said["stderr"] == [f"warning: {number}" for number in range(0, 1000, 100)]
+
+
+def test_a_driver_that_does_not_start(tmp_path: Path) -> None:
+    """Then the app is not started, and the error says what the logger did."""
+    driver = tmp_path / "driver"
+    driver.write_text(
+        f"#!/bin/sh\nexec {sys.executable} {EXAMPLES / 'logged' / 'driver.py'}\n"
+    )  # no options
+    driver.chmod(0o755)
+    ran = tmp_path / "ran"  # (It gets no options.)
+    with start("logged/shim.py", str(driver), str(tmp_path / "log"), "touch", str(ran)) as shim:
+        _, err = shim.communicate(timeout=GUARD)
+    assert shim.returncode == 1
+    assert "before it was ready" in err
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize("keys, said", [("exit\n", "ended"), ("\x10\x11", "detached")])
 def test_terminal(tmp_path: Path, keys: str, said: str) -> None:
     """What is typed at our terminal reaches the program's, until it ends or we leave."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +18,7 @@ from pyshimio.errors import LogOptionError
 from pyshimio.logging import Batch, Copier, LogInfo, find_driver
 from pyshimio.logging._cri import Cri
 from pyshimio.logging._json_file import JsonFile, escape
+from pyshimio.logging._plain import Raw
 from pyshimio.logging._times import rfc3339
 
 if TYPE_CHECKING:
@@ -115,6 +117,76 @@ def test_pieces_of_a_line(text: str) -> None:
     assert "".join(entry["log"] for entry in entries) == f"{text}\n"
     assert {entry["time"] for entry in entries} == {rfc3339(NOW if len(line) >= 16 else NOW + 1)}
     assert not any(entry["log"].endswith("\n") for entry in entries[:-1])
+
+
+def pieces_of(data: bytes, cap: int) -> Iterator[tuple[bytes, bool]]:
+    """A stream's records as moby's copier has them: the bytes, and whether a newline ends them."""
+    *lines, tail = data.split(b"\n")
+    for line, ended in (*((line, True) for line in lines), (tail, False)):
+        whole = len(line) // cap * cap
+        for place in range(0, whole, cap):
+            yield line[place : place + cap], False
+        if ended or line[whole:]:
+            yield line[whole:], ended
+
+
+def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """The same bytes in reads of any sizes."""
+    places = draw(st.lists(st.integers(0, len(data)), max_size=8).map(sorted))
+    return [data[a:b] for a, b in itertools.pairwise([0, *places, len(data)]) if a < b]
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
+    """A stream in its reads, and as a whole."""
+    data = draw(st.lists(LINES.map(b"".join), max_size=6).map(b"\n".join))
+    data = data.replace(b"\t", b"\r") if draw(st.booleans()) else data
+    return cut(draw, data), data
+
+
+def written(driver: Any, reads: list[bytes]) -> bytes:
+    """What a driver makes of a stream that comes in these reads, all at one time."""
+    copier = Copier("stdout", cap=driver.cap, peeks=driver.peeks)
+    batches = [batch for read in reads for batch in copier.feed(read, NOW)]
+    return b"".join(map(driver.encode, [*batches, *copier.finish(NOW)]))
+
+
+@given(streams(), st.integers(1, 9))
+def test_any_stream_is_what_moby_writes(stream: tuple[list[bytes], bytes], cap: int) -> None:
+    """Pieces of long lines and the tail included, whatever the reads are."""
+    reads, data = stream
+    expected = b"".join(
+        entry(piece + b"\n" * ended, "stdout", rfc3339(NOW))
+        for piece, ended in pieces_of(data, cap)
+    )
+    assert written(JsonFile(info(log_path="/x", max_line=str(cap))), reads) == expected
+
+
+@given(streams(), st.integers(1, 9))
+def test_any_stream_is_what_containerd_writes(stream: tuple[list[bytes], bytes], cap: int) -> None:
+    """A line's end, CR LF or LF, is no part of it; what is longer than the cap is cut."""
+    reads, data = stream
+    *lines, tail = data.split(b"\n")
+    expected = bytearray()
+    for line, ended in (*((line, True) for line in lines), (tail, False)):
+        rest = line.removesuffix(b"\r") if ended else line
+        # (The CR counts until it is known to be the end's: a piece never waits for two bytes.)
+        while len(rest) > cap:
+            expected += b"%b stdout P %b\n" % (rfc3339(NOW).encode(), rest[:cap])
+            rest = rest[cap:]
+        if ended or rest:
+            tag = b"F" if ended else b"P"
+            expected += b"%b stdout %b %b\n" % (rfc3339(NOW).encode(), tag, rest)
+    assert written(Cri(info(log_path="/x", utc="true", max_line=str(cap))), reads) == expected
+
+
+@given(streams(), st.integers(1, 9))
+def test_raw_is_the_stream(stream: tuple[list[bytes], bytes], cap: int) -> None:
+    """Byte for byte, however it is cut."""
+    reads, data = stream
+    driver = Raw(info(log_path="/x"))
+    driver.cap = cap
+    assert written(driver, reads) == data
 
 
 def test_golden_json() -> None:

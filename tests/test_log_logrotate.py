@@ -96,7 +96,7 @@ def test_renamed(tmp_path: Path, form: str, *, signals: bool) -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE) as follower:
             said: list[bytes] = []
             assert follower.stdout is not None
-            reader = threading.Thread(target=lambda: said.extend(follower.stdout))
+            reader = threading.Thread(target=said.extend, args=(follower.stdout,))
             reader.start()
             with Flood(binary.stdout) as flood:
                 for _ in range(TIMES):

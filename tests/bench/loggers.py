@@ -113,7 +113,7 @@ def _logged(stage: Stage, source: str, log: str, command: Sequence[str]) -> Samp
         with open(source, "rb") as lines:
             feeder = pinned(stage.other_core, ["dd", "bs=64k", "status=none"])
             subprocess.run(feeder, check=True, stdin=lines, stdout=logger.stdout, timeout=TIMEOUT)
-        peak = _peak(logger.pid)
+        peak = logger.peak()
         logger.close()
         assert logger.wait() == 0
         seconds = time.perf_counter() - began
@@ -125,13 +125,6 @@ def _logged(stage: Stage, source: str, log: str, command: Sequence[str]) -> Samp
 
 def _logger(stage: Stage, command: Sequence[str]) -> LogBinary:
     return LogBinary(pinned(stage.pump_core, command), (), Path(stage.path("said")))
-
-
-def _peak(pid: int) -> float:
-    """The largest resident size that it had."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        (line,) = [line for line in file if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 def _conmon(stage: Stage, source: str, kind: str) -> Sample:

@@ -86,6 +86,12 @@ class LogBinary:
         """Send it a signal."""
         os.kill(self.pid, number)
 
+    def peak(self) -> float:
+        """The largest resident size that it had, in MiB."""
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+            (line,) = [line for line in file if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+
     def wait(self) -> int:
         """Its exit status."""
         until = time.monotonic() + GUARD
