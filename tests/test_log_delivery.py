@@ -23,6 +23,7 @@ from pyshimio.logging import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -66,6 +67,10 @@ class Kept(Driver):
     def stats(self) -> dict[str, int]:
         """One of its own."""
         return {"own": 1}
+
+
+WEIGHT = 10 + 300
+"""What one line's batch counts in a ring."""
 
 
 def batch(*numbers: int, stream: str = "stdout") -> Batch:
@@ -121,7 +126,7 @@ def test_a_ring_drops(drop: str) -> None:
     """What does not fit, from the end that was asked for, with a record that says so."""
     driver = Kept()
     driver.go.clear()
-    ring = Ring(driver, size=30, drop="oldest" if drop == "oldest" else "newest")
+    ring = Ring(driver, size=3 * WEIGHT, drop="oldest" if drop == "oldest" else "newest")
     ring.put(batch(0))
     assert driver.taken.acquire(timeout=10)  # it is in the driver's hands, and not in the ring
     for number in range(1, 8):
@@ -130,7 +135,9 @@ def test_a_ring_drops(drop: str) -> None:
     ring.finish()
     kept = [5, 6, 7] if drop == "oldest" else [1, 2, 3]
     lines = [b"%09d" % number for number in kept]
-    assert driver.lines == [b"%09d" % 0, b"pyshimio dropped 4 records here", *lines]
+    marker = [b"pyshimio dropped 4 records here"]
+    behind = [*marker, *lines] if drop == "oldest" else [*lines, *marker]
+    assert driver.lines == [b"%09d" % 0, *behind]
     assert ring.dropped == 4
     assert driver.closed == 1
 
@@ -143,6 +150,67 @@ def test_a_ring_takes_one_that_is_too_large() -> None:
     ring.finish()
     assert driver.lines == [b"%09d" % 1]
     assert ring.dropped == 0
+
+
+def test_a_ring_says_what_is_missing_where_it_is() -> None:
+    """Behind what was taken before, and before what was taken later; each stream for itself."""
+    driver = Kept()
+    driver.go.clear()
+    ring = Ring(driver, size=WEIGHT, drop="newest")
+    ring.put(batch(0))
+    assert driver.taken.acquire(timeout=10)
+    for number, stream in ((1, "stdout"), (2, "stdout"), (3, "stderr"), (4, "stdout")):
+        ring.put(batch(number, stream=stream))
+    driver.go.set()
+    for _ in range(3):
+        assert driver.taken.acquire(timeout=10)  # what was there, and what is said
+    ring.put(batch(5))
+    ring.finish()
+    lost = [b"pyshimio dropped 2 records here", b"pyshimio dropped 1 record here"]
+    assert driver.lines == [b"%09d" % 0, b"%09d" % 1, *lost, b"%09d" % 5]
+    assert ring.dropped == 3
+
+
+def test_many_small_reads_do_not_outgrow_a_ring() -> None:
+    """It counts what holds the lines, too: an empty one is not for nothing."""
+    driver = Kept()
+    driver.go.clear()
+    ring = Ring(driver, size=10_000)
+    for _ in range(1000):
+        ring.put(Batch("stdout", 1, b"\n"))
+    assert len(ring._queue) < 40
+    driver.go.set()
+    ring.finish()
+    assert ring.dropped > 900
+
+
+@pytest.mark.parametrize("make", [Block, Ring])
+def test_what_fails_in_the_end_is_a_failure(make: Callable[[Driver], Block | Ring]) -> None:
+    """Neither flush() nor close() ends a logger, and both make it say that something is lost."""
+
+    class Broken(Kept):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    driver = Broken()
+    delivery = make(driver)
+    delivery.put(batch(1))
+    delivery.finish()
+    assert (delivery.failed, driver.closed) == (1, 1)
+    assert isinstance(delivery.error, OSError)
+
+
+def test_a_driver_that_keeps_nothing_back() -> None:
+    """A full disk costs it that batch, which is counted: nothing would write it later."""
+
+    class Simple(Driver):
+        def write(self, _batch: Batch) -> None:
+            raise no_room()
+
+    block = Block(Simple(LogInfo("c")))
+    block.put(batch(1, 2))
+    assert (block.failed, block.records) == (2, 0)
 
 
 def test_a_ring_has_no_time_left() -> None:
@@ -165,7 +233,7 @@ def test_a_ring_says_what_it_dropped_last() -> None:
     """Also when nothing comes behind it."""
     driver = Kept()
     driver.go.clear()
-    ring = Ring(driver, size=10, drop="newest")
+    ring = Ring(driver, size=WEIGHT, drop="newest")
     ring.put(batch(0))
     assert driver.taken.acquire(timeout=10)
     ring.put(batch(1))
@@ -181,7 +249,7 @@ def test_a_tee() -> None:
     """All get everything; the slow one loses some, the first one holds up."""
     must, quick, slow = Kept(), Kept(), Kept()
     slow.go.clear()
-    tee = Tee(must, [quick, slow], size=20)
+    tee = Tee(must, [quick, slow], size=2 * WEIGHT)
     tee.put(batch(0))
     assert slow.taken.acquire(timeout=10)
     for number in range(1, 6):

@@ -130,6 +130,8 @@ def test_options_in_any_order(tmp_path: Path, order: tuple[int, ...]) -> None:
         (("driver", "none", "max-buffer-size", "1m"), ("max-buffer-size", "mode")),
         (("driver", "none", "mode", "non-blocking", "drop", "some"), ("drop", "oldest")),
         (("driver", "none", "tee.driver", "no-such"), ("no-such",)),
+        (("driver", "none", "container.nme", "x"), ("container.nme", "image-name", "label.NAME")),
+        (("driver", "none", "mode", "non-blocking", "tee.driver", "none"), ("mode", "tee.driver")),
         (("driver", "raw", "log-path", "/no/such/directory/x"), ("/no/such", "No such file")),
     ],
 )
@@ -142,6 +144,27 @@ def test_what_is_wrong_is_said(tmp_path: Path, args: tuple[str, ...], words: lis
         for word in words:
             assert word in binary.said
     assert [path.name for path in tmp_path.iterdir()] == ["said"]
+
+
+def test_what_the_shim_does_not_tell(tmp_path: Path) -> None:
+    """Whoever writes the URI can: a tag, labels and environment come from there."""
+    log = tmp_path / "log"
+    told = [
+        *("container.name", "web", "container.image-name", "nginx"),
+        *("container.label.app", "shop", "container.label.other", "no"),
+        *("container.env.ZONE", "a=b"),
+    ]
+    options = {"labels": "app", "env_regex": "^Z", "tag": "{{.Name}}/{{.ImageName}}/{{.FullID}}"}
+    with started(tmp_path, *told, driver="json-file", log_path=str(log), **options) as binary:
+        assert binary.ready() == b"\0"
+        binary.write(b"line\n")
+        binary.close()
+        assert binary.wait() == 0
+    assert json.loads(log.read_text())["attrs"] == {
+        "ZONE": "a=b",
+        "app": "shop",
+        "tag": "web/nginx/c1",
+    }
 
 
 def test_by_hand() -> None:

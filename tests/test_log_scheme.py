@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import anyio
@@ -78,6 +79,51 @@ async def test_reopen(tmp_path: Path) -> None:
     assert log.read_text().endswith("F two\n")
 
 
+@pytest.mark.root
+async def test_a_ring_never_stops_the_child(tmp_path: Path) -> None:
+    """Its disk is full: the child ends all the same, and the log says what it misses."""
+    with tmpfs(tmp_path / "disk", "512k") as disk:
+        log, ballast = disk / "log", disk / "ballast"
+        ballast.write_bytes(b"x" * 480_000)
+        uri = f"log+raw://{log}?mode=non-blocking&max-buffer-size=64k"
+        async with await create_io(Stdio(stdout=uri)) as io:
+            process = await io.spawn(["seq", "1000000"])
+            with anyio.fail_after(GUARD):
+                assert await process.wait() == 0
+            ballast.unlink()
+            assert (await io.drain()).complete
+        *lines, last = log.read_bytes().splitlines()
+    assert last == b"1000000"
+    told = [line for line in lines if line.startswith(b"pyshimio dropped ")]
+    assert len(lines) + 1 - len(told) + sum(int(line.split()[2]) for line in told) == 1_000_000
+
+
+async def test_a_tee(tmp_path: Path) -> None:
+    """Both logs have all of it, each in its own format."""
+    raw, cri = tmp_path / "raw", tmp_path / "cri"
+    uri = f"log+raw://{raw}?tee.driver=cri&tee.log-path={cri}&tee.utc=true&max-buffer-size=8m"
+    async with await create_io(uri) as io:
+        await io.spawn(["sh", "-c", "seq 10000; echo err >&2"])
+        assert (await io.drain()).complete
+    lines = [b"%d" % number for number in range(1, 10_001)] + [b"err"]
+    assert sorted(raw.read_bytes().splitlines()) == sorted(lines)
+    assert sorted(line.split(b" ", 3)[3] for line in cri.read_bytes().splitlines()) == sorted(lines)
+
+
+async def test_a_second_log_that_cannot_be_opened(tmp_path: Path) -> None:
+    """It is said, and the first one is closed again."""
+    uri = f"log+raw://{tmp_path}/raw?tee.driver=raw&tee.log-path=/no/such/directory/x"
+    with pytest.raises(LogFileError, match="/no/such"):
+        await create_io(uri)
+
+
+async def test_an_abandoned_ring(tmp_path: Path) -> None:
+    """Whoever closes does not wait, and its thread ends."""
+    io = await create_io(f"log+raw://{tmp_path}/log?mode=non-blocking")
+    io.close()
+    await until(lambda: not any(t.name == "pyshimio log" for t in threading.enumerate()))
+
+
 @pytest.mark.parametrize(
     "uri, error, word",
     [
@@ -85,6 +131,9 @@ async def test_reopen(tmp_path: Path) -> None:
         ("log+json-file:///x?size=1", LogOptionError, "size"),
         ("log+json-file:///x?tag=a&tag=b", LogOptionError, "twice"),
         ("log+raw:", LogOptionError, "log-path"),
+        ("log+raw:///x?driver=cri", LogOptionError, "twice"),
+        ("log+raw:///x?mode=some", LogOptionError, "non-blocking"),
+        ("log+raw:///x?drop=oldest", LogOptionError, "drop"),
         ("log+no-such:///x", UnknownSchemeError, "log+json-file"),
         ("log+json-file:///no/such/directory/x", LogFileError, "/no/such"),
     ],

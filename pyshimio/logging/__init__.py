@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._copier import Copier as Copier
     from ._delivery import Block as Block
-    from ._delivery import Ring as Ring
     from ._driver import Driver as Driver
     from ._info import LogInfo as LogInfo
     from ._log_file import LogFile as LogFile
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from ._record import Record as Record
     from ._registry import driver_names as driver_names
     from ._registry import find_driver as find_driver
+    from ._ring import Ring as Ring
     from ._rotation import Rotation as Rotation
     from ._runner import run as run
     from ._tee import Tee as Tee
@@ -49,7 +49,7 @@ _WHERE = {
     "Partial": "._record",
     "Problem": ".reading",
     "Record": "._record",
-    "Ring": "._delivery",
+    "Ring": "._ring",
     "Rotation": "._rotation",
     "Tee": "._tee",
     "absolute_path": "._options",

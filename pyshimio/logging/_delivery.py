@@ -1,31 +1,25 @@
 """Between the reads and a driver: what happens while the driver cannot take anything.
 
-``block`` waits, and so does the container.  ``ring`` keeps what fits into bounded memory, and says
-in the stream how much it had to drop.
+``Block`` waits, and so does the container.  What it does with each batch, with a full disk and with
+what goes wrong is the same for ``Ring`` and ``Tee``, which do not wait.
 """
 
 from __future__ import annotations
 
 from . import _kernel
+from ._driver import Driver
 from ._kernel import NO_ROOM
-from ._record import Batch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
-    from typing import Literal
 
-    from ._driver import Driver
+    from ._record import Batch
 
-    Drop = Literal["oldest", "newest"]
-
-__all__ = ("Block", "Ring")
+__all__ = ("Block", "Counted")
 
 RETRY = 0.2
 """Seconds between two looks at a full disk."""
-BUFFER = 1 << 20
-"""docker's ``max-buffer-size``."""
 
 
 class Counted:
@@ -33,7 +27,8 @@ class Counted:
 
     Attributes:
         records, bytes: Taken by the driver.
-        failed: Records that the driver refused for good.
+        failed: Records that the driver refused for good; at least one if it could not be flushed
+            or closed in the end.
         dropped: Records that were not handed to it: the ring was full, or the time was up.
         error: The first thing that went wrong.
     """
@@ -76,7 +71,7 @@ class Counted:
             try:
                 step()
             except OSError as error:
-                if error.errno not in NO_ROOM or over():
+                if error.errno not in NO_ROOM or over() or not keeps_back(self.driver):
                     raise
                 self._note(error)
                 _kernel.sleep(RETRY)
@@ -84,11 +79,26 @@ class Counted:
             else:
                 return
 
-    def _flush(self, over: Callable[[], bool]) -> None:
+    def _end(self, over: Callable[[], bool]) -> None:
+        """Flush and close the driver."""
         try:
             self._patiently(self.driver.flush, over)
         except Exception as error:  # noqa: BLE001 - said in the end
-            self._note(error)
+            self._lost(error)
+        try:
+            self.driver.close()
+        except Exception as error:  # noqa: BLE001 - said in the end
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        # (What it keeps back may have been counted when it was refused.)
+        self.failed = self.failed or 1
+        self._note(error)
+
+
+def keeps_back(driver: Driver) -> bool:
+    """Whether :meth:`Driver.flush` does something: else a batch that found no room is gone."""
+    return type(driver).flush is not Driver.flush
 
 
 class Block(Counted):
@@ -113,114 +123,8 @@ class Block(Counted):
 
     def finish(self) -> None:
         """Nothing more comes."""
-        self._flush(self._over)
-        self.driver.close()
+        self._end(self._over)
 
-
-class Ring(Counted):
-    """The driver works in a thread of its own, and the container never waits for it.
-
-    Args:
-        driver: Open; used by that thread alone from here on.
-        size: Bytes of lines that may wait.
-        drop: Which of them go when there is no room: the ``oldest``, or the ``newest`` as docker
-            has it.
-        over: Whether nobody has time to wait any more.
-    """
-
-    def __init__(
-        self,
-        driver: Driver,
-        *,
-        size: int = BUFFER,
-        drop: Drop = "oldest",
-        over: Callable[[], bool] = lambda: False,
-    ) -> None:
-        from collections import deque  # noqa: PLC0415 - few loggers have a ring
-        from threading import Condition, Thread  # noqa: PLC0415
-
-        super().__init__(driver)
-        self._size = size
-        self._drop_oldest = drop == "oldest"
-        self._over = over
-        self._queue: deque[Batch] = deque()
-        self._waiting = 0
-        self._gaps: dict[str, int] = {}
-        self._changed = Condition()
-        self._ended = self._reopens = False
-        self._thread = Thread(target=self._run, name="pyshimio log", daemon=True)
-        self._thread.start()
-
-    def put(self, batch: Batch) -> None:
-        """Have it wait for the driver; never waits itself."""
-        size = len(batch.data)
-        with self._changed:
-            while self._queue and self._drop_oldest and self._waiting + size > self._size:
-                oldest = self._queue.popleft()
-                self._waiting -= len(oldest.data)
-                self._lose(oldest)
-            if self._waiting + size > self._size and self._queue:
-                self._lose(batch)
-            else:
-                self._queue.append(batch)
-                self._waiting += size
-            self._changed.notify()
-
-    def _lose(self, batch: Batch) -> None:
-        self._skip(batch.count)
-        self._gaps[batch.stream] = self._gaps.get(batch.stream, 0) + batch.count
-
-    def reopen(self) -> None:
-        """Have the driver open its files anew, between two batches."""
-        with self._changed:
-            self._reopens = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while (batches := self._next()) is not None:
-            if not batches:
-                self._reopen()
-            for batch in batches:
-                self._put(batch, self._over)
-        self._flush(self._over)
-        self.driver.close()
-
-    def _next(self) -> list[Batch] | None:
-        """The next batch, behind what is to be said of those before it; None at the end."""
-        with self._changed:
-            while not (self._queue or self._ended or self._reopens or self._gaps):
-                self._changed.wait()
-            if self._reopens:
-                self._reopens = False
-                return []
-            told = [_marker(stream, count) for stream, count in self._gaps.items()]
-            self._gaps.clear()
-            if self._queue:
-                batch = self._queue.popleft()
-                self._waiting -= len(batch.data)
-                return [*told, batch]
-            return told or None
-
-    def _reopen(self) -> None:
-        try:
-            self.driver.reopen()
-        except Exception as error:  # noqa: BLE001 - the old files stay in use
-            self._note(error)
-
-    def finish(self) -> None:
-        """Nothing more comes; what waits goes to the driver as long as there is time."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        while self._thread.is_alive():
-            self._thread.join(RETRY)
-            if self._over():
-                with self._changed:
-                    self._skip(sum(batch.count for batch in self._queue))
-                    self._queue.clear()
-                return
-
-
-def _marker(stream: str, count: int) -> Batch:
-    line = b"pyshimio dropped %d record%b here\n" % (count, b"s" * (count != 1))
-    return Batch(stream, _kernel.clock(), line)
+    def abandon(self) -> None:
+        """Nothing more comes, and nobody waits."""
+        self.driver.abandon()

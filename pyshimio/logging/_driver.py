@@ -61,8 +61,8 @@ class Driver:
         """Take what one read has brought; whatever it raises is counted and said.
 
         Raises:
-            OSError: With ENOSPC and its like the batch was taken all the same, and :meth:`flush`
-                is to be called until there is room.
+            OSError: With ENOSPC or EDQUOT, from a driver that has a :meth:`flush` of its own: the
+                batch was taken all the same, and that is to be called until there is room.
         """
 
     def flush(self) -> None:

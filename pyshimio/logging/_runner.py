@@ -22,23 +22,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
-    from typing import NoReturn, Protocol
+    from typing import NoReturn
 
     from ._driver import Driver
-    from ._record import Batch
-
-    class Delivery(Protocol):
-        """What batches are put into: :class:`Block`, :class:`Ring` or :class:`Tee`."""
-
-        @property
-        def failed(self) -> int: ...
-        @property
-        def dropped(self) -> int: ...
-        @property
-        def error(self) -> Exception | None: ...
-        def put(self, batch: Batch) -> None: ...
-        def reopen(self) -> None: ...
-        def finish(self) -> None: ...
+    from ._plan import Delivery
 
     Deliver = Callable[[Driver, Callable[[], bool]], Delivery]
 

@@ -1,8 +1,9 @@
 """``log+NAME:``: a log driver within the process that has the container.
 
 ``create_io("log+json-file:///var/log/x.log?max-size=10m&max-file=3")``: the URI's path is the
-driver's ``log-path``, its arguments are the other options.  The driver works in the file pool's
-threads; two streams with the same URI share one.
+driver's ``log-path``, its arguments are the other options, those of ``pyshimio-log`` included.  The
+driver works in the file pool's threads; two streams with the same URI share one.  A ring, or a
+tee's second driver, has a thread of its own, which ends with the streams.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 from ..errors import LogOptionError
 from . import _kernel
 from ._copier import Copier
+from ._delivered import Delivered
+from ._delivery import keeps_back
 from ._info import LogInfo
 from ._kernel import NO_ROOM
-from ._registry import find_driver
+from ._plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,13 +53,16 @@ class _Scheme:
             LogOptionError: An option is unknown, missing, twice there or wrong.
             UnknownDriverError: There is no such driver.
         """
-        options: dict[str, str] = {"log-path": uri.path} if uri.path else {}
+        options = {"driver": uri.scheme.removeprefix(PREFIX)}
+        if uri.path:
+            options["log-path"] = uri.path
         for name, value in uri.args:
             if name in options:
                 raise LogOptionError(f"the option {name} is there twice", option=name)
             options[name] = value
-        kind = find_driver(uri.scheme.removeprefix(PREFIX))
-        shared = _Shared(kind(LogInfo(id, namespace=namespace, options=options)), streams)
+        info = LogInfo(id, namespace=namespace, options=options)
+        plan = Plan(info)
+        shared = _Shared(plan.driver if plan.waits else Delivered(info, plan), streams)
         return {stream: DriverSink(shared, stream) for stream in streams}
 
 
@@ -107,7 +113,7 @@ class _Shared:
         try:
             self.driver.write(batch)
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in NO_ROOM or not keeps_back(self.driver):
                 return len(batch.data)
             self._stuck = True
         except Exception:  # noqa: BLE001 - a driver that fails does not end the container

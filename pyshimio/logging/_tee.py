@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ._delivery import BUFFER, Block, Ring
+from ._delivery import Block
+from ._ring import BUFFER, Ring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._delivery import Drop
     from ._driver import Driver
     from ._record import Batch
+    from ._ring import Drop
 
 __all__ = ("Tee",)
 
@@ -56,6 +57,12 @@ class Tee:
         self._must.finish()
         for leg in self._legs:
             leg.finish()
+
+    def abandon(self) -> None:
+        """Nothing more comes, and what waits is dropped."""
+        self._must.abandon()
+        for leg in self._legs:
+            leg.abandon()
 
     @property
     def failed(self) -> int:

@@ -1,0 +1,176 @@
+"""Bounded memory between the reads and a driver: nobody waits, and what was lost is said."""
+
+from __future__ import annotations
+
+from . import _kernel
+from ._delivery import RETRY, Counted
+from ._record import Batch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
+    from typing import Literal
+
+    from ._driver import Driver
+
+    Drop = Literal["oldest", "newest"]
+
+__all__ = ("BUFFER", "Ring")
+
+BUFFER = 1 << 20
+"""docker's ``max-buffer-size``."""
+HOLDING = 300
+"""Bytes that a batch takes beside its lines."""
+
+
+class Ring(Counted):
+    """The driver works in a thread of its own, and the container never waits for it.
+
+    Args:
+        driver: Open; used by that thread alone from here on.
+        size: Bytes of memory that may wait: of lines, and of what holds them.
+        drop: Which of them go when there is no room: the ``oldest``, or the ``newest`` as docker
+            has it.  A record in their place says how many there were.
+        over: Whether nobody has time to wait any more.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        size: int = BUFFER,
+        drop: Drop = "oldest",
+        over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        from collections import deque  # noqa: PLC0415 - few loggers have a ring
+        from threading import Condition, Thread  # noqa: PLC0415
+
+        super().__init__(driver)
+        self._size = size
+        self._drop_oldest = drop == "oldest"
+        self._over = over
+        self._queue: deque[Batch | _Gap] = deque()
+        self._waiting = 0
+        self._changed = Condition()
+        self._ended = self._reopens = False
+        self._thread = Thread(target=self._run, name="pyshimio log", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: Batch) -> None:
+        """Have it wait for the driver; never waits itself."""
+        weight = _weight(batch)
+        with self._changed:
+            if self._drop_oldest:
+                while self._waiting and self._waiting + weight > self._size:
+                    self._lose_oldest()
+            if self._waiting and self._waiting + weight > self._size:
+                self._lose(batch)
+            else:
+                self._queue.append(batch)
+                self._waiting += weight
+            self._changed.notify()
+
+    def _lose(self, batch: Batch) -> None:
+        """The newest one goes."""
+        if not isinstance(self._queue[-1], _Gap):
+            self._queue.append(_Gap())
+        self._add(self._queue[-1], batch)
+
+    def _lose_oldest(self) -> None:
+        gap = self._queue.popleft()
+        if isinstance(gap, _Gap):
+            oldest = self._queue.popleft()
+        else:
+            gap, oldest = _Gap(), gap
+        assert isinstance(oldest, Batch)  # two gaps never meet
+        self._waiting -= _weight(oldest)
+        self._add(gap, oldest)
+        self._queue.appendleft(gap)
+
+    def _add(self, gap: Batch | _Gap, batch: Batch) -> None:
+        assert isinstance(gap, _Gap)
+        gap.counts[batch.stream] = gap.counts.get(batch.stream, 0) + batch.count
+        self._skip(batch.count)
+
+    def reopen(self) -> None:
+        """Have the driver open its files anew, between two batches."""
+        with self._changed:
+            self._reopens = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (batches := self._next()) is not None:
+            if not batches:
+                self._reopen()
+            for batch in batches:
+                self._put(batch, self._over)
+        self._end(self._over)
+
+    def _next(self) -> list[Batch] | None:
+        """The next batch, or what is to be said of those that are missing; None at the end."""
+        with self._changed:
+            while not (self._queue or self._ended or self._reopens):
+                self._changed.wait()
+            if self._reopens:
+                self._reopens = False
+                return []
+            if not self._queue:
+                return None
+            found = self._queue.popleft()
+            if isinstance(found, _Gap):
+                return found.markers()
+            self._waiting -= _weight(found)
+            return [found]
+
+    def _reopen(self) -> None:
+        try:
+            self.driver.reopen()
+        except Exception as error:  # noqa: BLE001 - the old files stay in use
+            self._note(error)
+
+    def finish(self) -> None:
+        """Nothing more comes; what waits goes to the driver as long as there is time."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        while self._thread.is_alive():
+            self._thread.join(RETRY)
+            if self._over():
+                self.abandon()
+                return
+
+    def abandon(self) -> None:
+        """Nothing more comes, what waits is dropped, and the thread ends when the driver does."""
+        with self._changed:
+            self._ended = True
+            self._skip(sum(found.count for found in self._queue if isinstance(found, Batch)))
+            self._queue.clear()
+            self._waiting = 0
+            self._changed.notify()
+
+
+class _Gap:
+    """Where records are missing.
+
+    Attributes:
+        counts: How many, by stream.
+    """
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def markers(self) -> list[Batch]:
+        """What is said of them."""
+        return [_marker(stream, count) for stream, count in self.counts.items()]
+
+
+def _weight(batch: Batch) -> int:
+    return len(batch.data) + HOLDING
+
+
+def _marker(stream: str, count: int) -> Batch:
+    line = b"pyshimio dropped %d record%b here\n" % (count, b"s" * (count != 1))
+    return Batch(stream, _kernel.clock(), line)
