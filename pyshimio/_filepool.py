@@ -53,13 +53,15 @@ class Lane:
 
     Args:
         name: For the log.
+        long: A job may well take longer than a second, so it is not said when one does.
 
     Attributes:
         device: The file system that its jobs wait for, once that is known.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, long: bool = False) -> None:
         self.name = name
+        self.long = long
         self.device: int | None = None
         self._pool = FilePool.current()
         self.jobs: deque[Job] = deque()
@@ -286,6 +288,8 @@ class FilePool:
                     break
             more = bool(self._busy or self._waiting)
         for turn in news:
+            if turn.lane.long:
+                continue
             logger.warning("%s is stuck: nothing moves for %s s", turn.lane.name, STUCK)
         if more and self._lanes:
             self._check = self._poller.later(STUCK, self._look)

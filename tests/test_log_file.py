@@ -258,6 +258,7 @@ import os, signal, sys
 from pyshimio.logging import LogFile, Rotation, _kernel
 
 base, compress, most = sys.argv[1], sys.argv[2] == "compress", int(sys.argv[3])
+torn = sys.argv[4] == "torn"
 CALLS = ("open", "close", "write", "rename", "unlink", "stat", "fstat", "pread", "read",
          "ftruncate", "listdir")
 
@@ -268,6 +269,8 @@ def write(directory, numbers, kill_before):
             nonlocal calls
             calls += 1
             if calls == kill_before:
+                if torn and real is os.write:
+                    real(args[0], args[1][: len(args[1]) * 2 // 3])
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args)
         return call
@@ -307,10 +310,14 @@ for k in range(1, 10_000):
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [3, 50])
 @pytest.mark.parametrize("compress", ["compress", "plain"])
-def test_killed_before_each_call(tmp_path: Path, compress: str, most: int) -> None:
-    """What was acknowledged is there once, whole, in its order, and as long as it is kept."""
+@pytest.mark.parametrize("how", ["before", "torn"])
+def test_killed_before_each_call(tmp_path: Path, compress: str, most: int, how: str) -> None:
+    """What was acknowledged is there once, whole, in its order, and as long as it is kept.
+
+    Also when two thirds of what a call writes are on the disk by then.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path, compress, str(most)],
+        [sys.executable, "-c", KILLED, tmp_path, compress, str(most), how],
         capture_output=True,
         text=True,
         check=False,

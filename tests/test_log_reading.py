@@ -22,6 +22,7 @@ from pyshimio.logging._json_file import JsonFile
 from pyshimio.logging._lines import Window
 from pyshimio.logging._parse import detect, nanoseconds
 from pyshimio.logging._reader import Reader
+from pyshimio.logging._tape import BLOCK, Tape
 from pyshimio.logging._times import rfc3339
 from support.children import GUARD
 
@@ -173,6 +174,74 @@ async def test_kubelets_files(tmp_path: Path) -> None:
     assert await texts(tmp_path) == strings(range(20))
     assert await texts(tmp_path / "0.log") == strings(range(15))
     assert await texts(tmp_path, tail=7) == strings(range(13, 20))
+
+
+async def test_logrotates_dates(tmp_path: Path) -> None:
+    """``dateext``, with and without a time, compressed or not."""
+    log = tmp_path / "x.log"
+    log.write_bytes(numbered("cri", [4]))
+    names = ("x.log-20261124.gz", "x.log-20261125-1764028800.gz", "x.log-20261126")
+    for number, name in enumerate(names):
+        data = numbered("cri", [number + 1])
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    for name in ("x.log-2026", "x.log-backup", "x.log-20261126.bak", "y.log-20261126"):
+        (tmp_path / name).write_bytes(numbered("cri", [9]))
+    assert await texts(log) == strings(range(1, 5))
+
+
+async def test_lives_of_a_container(tmp_path: Path) -> None:
+    """What one has left of a line is not joined to what the next one begins with."""
+    (tmp_path / "0.log").write_bytes(numbered("cri", [0]) + b"2025-11-21T01:19:25Z stdout P tail\n")
+    (tmp_path / "1.log").write_bytes(numbered("cri", [1]))
+    found = await read(tmp_path)
+    assert [(line.text, line.complete) for line in found] == [
+        (b"0", True),
+        (b"tail", False),
+        (b"1", True),
+    ]
+    assert await texts(tmp_path, tail=2) == ["tail", "1"]
+
+
+async def test_the_last_lines_and_an_end_without_one(tmp_path: Path) -> None:
+    """What has no newline is one of them."""
+    log = tmp_path / "log"
+    log.write_bytes(numbered("cri", range(5)) + b"2025-11-21T01:19:25Z stdout P tail\n")
+    assert await texts(log, tail=2) == ["4", "tail"]
+    assert await texts(log, tail=0) == []
+
+
+async def test_a_line_that_never_ends(tmp_path: Path) -> None:
+    """It comes in parts, and the last one alone is complete."""
+    log = tmp_path / "log"
+    encode = encoder("cri")
+    copier = Copier("stdout", peeks=True)
+    block = b"x" * (1 << 20)
+    with open(log, "wb") as file:
+        for number in range(40):
+            file.writelines(encode(batch) for batch in copier.feed(block, BEGIN + number))
+        file.writelines(encode(batch) for batch in copier.feed(b"\n", BEGIN + 40))
+    found = await read(log)
+    assert sum(len(line.text) for line in found) == 40 << 20
+    assert max(len(line.text) for line in found) <= 17 << 20
+    assert [line.complete for line in found] == [False, False, True]
+    assert found[1].time > found[0].time
+
+
+async def test_pieces_have_the_time_of_the_first(tmp_path: Path) -> None:
+    """What another stream wrote meanwhile is found by its time all the same."""
+    log = tmp_path / "log"
+    encode = encoder("json-file")
+    copier = Copier("stdout")
+    with open(log, "wb") as file:
+        file.write(numbered("json-file", [0]))
+        for number in range(1, 100):  # an hour's line, and every half minute one of the other
+            file.writelines(
+                encode(batch) for batch in copier.feed(b"x" * 65_536, BEGIN + number * SECOND)
+            )
+            file.write(numbered("json-file", [number], "stderr"))
+    for number in (3, 37, 50, 99):
+        moment = BEGIN + number * SECOND
+        assert await texts(log, since=moment, stream="stderr") == strings(range(number, 100))
 
 
 async def test_dockers_directory(tmp_path: Path) -> None:
@@ -398,7 +467,9 @@ def append(log: Path, numbers: Iterable[int]) -> None:
         file.write(numbered("cri", numbers))
 
 
-@pytest.mark.parametrize("how", ["renamed", "copied and truncated", "removed", "compressed"])
+@pytest.mark.parametrize(
+    "how", ["renamed", "copied and truncated", "copied, compressed", "removed", "compressed"]
+)
 async def test_followed_through_anything(tmp_path: Path, how: str) -> None:
     """Each line once, in its order, also those that the old file got at the last moment."""
     log = tmp_path / "log"
@@ -416,6 +487,10 @@ async def test_followed_through_anything(tmp_path: Path, how: str) -> None:
             append(log, range(20, 25))
             shutil.copy(log, tmp_path / "log.1")
             os.truncate(log, 0)
+        elif how == "copied, compressed":
+            append(log, range(20, 25))
+            (tmp_path / "log.1.gz").write_bytes(gzip.compress(log.read_bytes()))
+            os.truncate(log, 0)
         elif how == "compressed":
             append(log, range(20, 25))
             (tmp_path / "log.1.gz").write_bytes(gzip.compress(log.read_bytes()))
@@ -426,6 +501,76 @@ async def test_followed_through_anything(tmp_path: Path, how: str) -> None:
         append(log, range(25, 40))
 
     assert await follow(log, 40, change) == strings(range(40))
+
+
+async def test_followed_into_the_next_life(tmp_path: Path) -> None:
+    """Kubelet's directory: a container that is started again has another log."""
+    append(tmp_path / "3.log", range(5))
+
+    def change() -> None:
+        append(tmp_path / "3.log", range(5, 10))
+        with open(tmp_path / "3.log", "ab") as file:
+            file.write(b"2025-11-21T01:19:25Z stdout P crashed\n")
+        append(tmp_path / "4.log.20261126-101112", range(10, 15))  # rotated in the same moment
+        append(tmp_path / "4.log", range(15, 20))
+        append(tmp_path / "5.log", range(20, 25))
+
+    found = await follow(tmp_path, 26, change)
+    assert found == [*strings(range(10)), "crashed", *strings(range(10, 25))]
+
+
+@pytest.mark.parametrize("options", [{}, {"tail": 2}, {"since": BEGIN + SECOND}])
+async def test_a_hole(
+    tmp_path: Path, options: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many NULs, as after a truncation under a writer that does not append, is skipped."""
+    log = tmp_path / "log"
+    with open(log, "wb") as file:
+        file.write(numbered("cri", [0, 1]))
+        file.seek(1 << 27)
+        file.write(numbered("cri", [2]))
+    problems: list[Problem] = []
+    found = await texts(log, problem=problems.append, **options)
+    assert found == strings(range(3))[-2 if options else 0 :]
+    assert all("bytes are zero" in problem.reason for problem in problems)
+    assert len(problems) < 3
+    assert "stuck" not in caplog.text
+
+
+def test_a_hole_takes_no_memory(tmp_path: Path) -> None:
+    """In either direction two blocks of it are all that is kept."""
+    log = tmp_path / "log"
+    line = numbered("cri", [2])
+    with open(log, "wb") as file:
+        file.write(numbered("cri", [1]))
+        file.seek(1 << 24)
+        file.write(line)
+    tape = Tape(str(log))
+    forwards, backwards = list(tape.lines(0)), list(tape.before(tape.size))
+    tape.close()
+    assert [place for place, _ in forwards] == [len(line), (1 << 24) + len(line)]
+    assert [place for place, _ in backwards] == [len(line), 0]
+    for _, text in (forwards[1], backwards[0]):
+        assert text.lstrip(b"\0") + b"\n" == line
+        assert len(text) <= 2 * BLOCK + len(line)
+
+
+async def test_followed_across_a_hole(tmp_path: Path) -> None:
+    """It is no line that is yet to end."""
+    log = tmp_path / "log"
+    append(log, [0])
+
+    def change() -> None:
+        with open(log, "r+b") as file:
+            file.seek(1 << 28)
+            file.write(numbered("cri", [1, 2]))
+
+    problems: list[Problem] = []
+    with anyio.fail_after(GUARD):
+        async with read_log(str(log), follow=True, problem=problems.append) as stream:
+            assert (await anext(stream)).text == b"0"
+            await anyio.to_thread.run_sync(change)
+            assert [(await anext(stream)).text for _ in range(2)] == [b"1", b"2"]
 
 
 async def test_several_rotations_between_two_looks(

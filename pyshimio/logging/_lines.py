@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Joiner", "LogLine", "Window")
 
+LONGEST = 1 << 24
+"""Bytes of a line; what is longer comes in parts, so that one that never ends has no need of
+memory without end."""
 SKEW = 1_000_000_000
 """Nanoseconds by which a file's times may go back: two streams, and clocks that are set."""
 
@@ -25,7 +28,8 @@ class LogLine:
         time: Nanoseconds since 1970, of its first piece.
         stream: ``"stdout"`` or ``"stderr"``.
         text: Bytes, without the newline.
-        complete: False for what a stream ended with that was no whole line.
+        complete: False for what a stream ended with that was no whole line, and for all parts but
+            the last of one of more than 16 MiB.
         attributes: docker's (``docker logs --details``).
     """
 
@@ -41,15 +45,18 @@ class Joiner:
 
     def __init__(self) -> None:
         self._begun: dict[str, list[Piece]] = {}
+        self._sizes: dict[str, int] = {}
 
     def add(self, piece: Piece) -> LogLine | None:
-        """The line, if that was its end."""
+        """The line, if that was its end, or all that is kept of it."""
         begun = self._begun.setdefault(piece.stream, [])
         begun.append(piece)
-        if not piece.ended:
+        size = self._sizes.get(piece.stream, 0) + len(piece.text)
+        if not piece.ended and size < LONGEST:
+            self._sizes[piece.stream] = size
             return None
-        self._begun[piece.stream] = []
-        return _joined(begun, complete=True)
+        self._begun[piece.stream], self._sizes[piece.stream] = [], 0
+        return _joined(begun, complete=piece.ended)
 
     def rest(self) -> Iterator[LogLine]:
         """What has no end."""
@@ -57,6 +64,7 @@ class Joiner:
             if begun:
                 yield _joined(begun, complete=False)
         self._begun.clear()
+        self._sizes.clear()
 
 
 def _joined(pieces: list[Piece], *, complete: bool) -> LogLine:

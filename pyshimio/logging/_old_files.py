@@ -11,10 +11,10 @@ import attrs
 
 from ..errors import LogFileError
 from . import _kernel
-from ._rotation import GZ, NEW, numbered
+from ._rotation import GZ, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ("Part", "names_of", "parts_of", "written_of")
 
@@ -22,13 +22,22 @@ DOCKER = "-json.log"
 KUBELET = ".log"
 STAMP = 15
 """Characters of ``20261126-101112``, which kubelet hangs on the name of a file that it renames."""
+DATE = 8
+"""Characters of ``20261126``, with which logrotate's ``dateext`` begins; more may follow."""
 
 
 @attrs.frozen
 class Part:
-    """One file of a log."""
+    """One file of a log.
+
+    Args:
+        path: Where it is.
+        log: The file that is written, of which this is an old one, or which it is; each restart of
+            a container has one.
+    """
 
     path: str
+    log: str
 
     @property
     def compressed(self) -> bool:
@@ -51,8 +60,8 @@ def parts_of(path: str) -> list[Part]:
         for log in _logs_in(path) if os.path.isdir(path) else [path]:
             # Asked first: when it is renamed meanwhile, it is among the old ones.
             there = os.path.lexists(log)
-            found += [Part(old) for old in (*_stamped(log), *numbered(log))]
-            found += [Part(log)] if there else []
+            old = (*_beside(log, ".", _is_stamp), *_beside(log, "-", _is_date), *numbered(log))
+            found += [Part(path, log) for path in (*old, *([log] if there else []))]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _none(path) from error
     if not found:
@@ -102,15 +111,23 @@ def _logs_in(directory: str) -> Sequence[str]:
     )
 
 
-def _stamped(log: str) -> list[str]:
-    """Kubelet's old files, which have a time behind their name."""
+def _beside(log: str, sign: str, fits: Callable[[str], bool]) -> list[str]:
+    """Old files that have a time behind their name, the oldest first."""
     directory, base = os.path.split(log)
     found: dict[str, str] = {}
     for name in sorted(_kernel.listdir(directory or ".")):
-        if not name.startswith(f"{base}.") or name.endswith(NEW):
-            continue
-        stamp = name.removeprefix(f"{base}.").removesuffix(GZ)
-        if len(stamp) == STAMP and stamp.replace("-", "", 1).isdecimal():
+        time = name.removeprefix(f"{base}{sign}").removesuffix(GZ)
+        if name.startswith(f"{base}{sign}") and fits(time):
             # (Sorted: the plain one comes first.)
-            found.setdefault(stamp, os.path.join(directory, name))
-    return [found[stamp] for stamp in sorted(found)]
+            found.setdefault(time, os.path.join(directory, name))
+    return [found[time] for time in sorted(found)]
+
+
+def _is_stamp(text: str) -> bool:
+    """Kubelet's."""
+    return len(text) == STAMP and text.replace("-", "", 1).isdecimal()
+
+
+def _is_date(text: str) -> bool:
+    """Logrotate's."""
+    return text[:DATE].isdecimal() and len(text) >= DATE and text.replace("-", "").isdecimal()

@@ -10,7 +10,7 @@ import errno
 import os
 from collections import deque
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import attrs
@@ -106,20 +106,25 @@ class Reader:
         self._keep = keep
         with ExitStack() as stack:
             parts, starts = self._files(stack)
+            goes_on = keep and bool(starts) and starts[-1][0].path == parts[-1].path
             found = self._forward(starts)
+            if not goes_on:
+                found = chain(found, self.rest())
             if self._tail is not None:
                 yield from deque(found, maxlen=self._tail)
             else:
                 yield from found
-            if keep and starts and starts[-1][0].path == parts[-1].path:
+            if goes_on:
                 tape = starts[-1][1]
                 stack.pop_all()
                 for other in self._tapes:
                     if other is not tape:
                         other.close()
                 self.last = (tape, self._place, self._line)
-            else:
-                yield from filter(self.window.has, self.joiner.rest())
+
+    def rest(self) -> Iterator[LogLine]:
+        """What has no end, if it is wanted; asked when nothing can follow."""
+        yield from filter(self.window.has, self.joiner.rest())
 
     def close(self) -> None:
         """Close all files.  Idempotent."""
@@ -227,7 +232,7 @@ class Reader:
         )
         if newest is not None and newest < earliest:
             return tape, None, 0
-        return tape, tape.first_not_before(earliest, self.time_of), 0
+        return tape, tape.first_not_before(earliest, self._first_time), 0
 
     def _open(self, part: Part) -> Tape:
         tape = Tape(part.path, nofollow=self._nofollow)
@@ -268,8 +273,12 @@ class Reader:
     # -- forwards -----------------------------------------------------------------------------
 
     def _forward(self, starts: list[tuple[Part, Tape, int]]) -> Iterator[LogLine]:
+        log = ""
         for part, tape, start in starts:
-            pieces = self.whole(tape) if part.compressed else self._taped(tape, start)
+            if part.log != log:  # another life of the container
+                yield from self.rest()
+                log = part.log
+            pieces = self.whole(tape) if tape.compressed else self._taped(tape, start)
             yield from self._wanted(pieces)
             if self.over:
                 return
@@ -278,7 +287,7 @@ class Reader:
         """All of an old file, compressed or not."""
         place = 0
         try:
-            if Part(tape.path).compressed:
+            if tape.compressed:
                 for line in tape.unzipped():
                     place += len(line) + 1
                     yield from self.pieces(tape.path, place, line)
@@ -317,7 +326,9 @@ class Reader:
         if len(whole) < len(line):
             self.skipped += 1
             zeros = len(line) - len(whole)
-            self._problem(Problem(path, place, f"{zeros} bytes are zero (a disk was full, maybe)"))
+            many = "or more " if zeros >= BLOCK else ""
+            reason = f"{zeros} {many}bytes are zero (a disk was full, maybe)"
+            self._problem(Problem(path, place, reason))
         if not whole:
             if not line:
                 self.skipped += 1
@@ -344,3 +355,19 @@ class Reader:
         """When a line of a file was written."""
         piece = self._parsed(line)
         return None if piece is None else piece.time
+
+    def _first_time(self, lines: Iterator[bytes]) -> int | None:
+        """When the first of these lines was written whose time is that of its writing.
+
+        A piece of a long line has the time of the first piece in a json-file, which may be long
+        before; so only what follows a line's end counts.
+        """
+        ended: dict[str, bool] = {}
+        for line in lines:
+            piece = self._parsed(line)
+            if piece is None:
+                continue
+            if ended.get(piece.stream):
+                return piece.time
+            ended[piece.stream] = piece.ended
+        return None

@@ -15,16 +15,18 @@ from .._fd import OwnedFd
 from ..errors import LogFileError
 from . import _kernel
 from ._parse import nanoseconds
+from ._rotation import GZ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
-__all__ = ("BLOCK", "NEWLINE", "Tape")
+__all__ = ("BLOCK", "NEWLINE", "Tape", "is_empty")
 
 BLOCK = 1 << 16
 NEWLINE = b"\n"
+EMPTY = bytes(BLOCK)
 GZIP = b"\x1f\x8b"
 
 
@@ -44,6 +46,7 @@ class Tape:
 
     def __init__(self, path: str, *, nofollow: bool = False) -> None:
         self.path: str = path
+        self.compressed: bool = path.endswith(GZ)
         self.bytes_read: int = 0
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         try:
@@ -76,11 +79,17 @@ class Tape:
         return data
 
     def lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        """Whole lines from *offset* on, each with the place behind it; to the end as it is then."""
+        """Whole lines from *offset* on, each with the place behind it; to the end as it is then.
+
+        Of NULs, of which a sparse file may have any number, there are at most two blocks in a line.
+        """
         place = offset
         begun: list[bytes] = []
         while data := self.read(place, BLOCK):
             place += len(data)
+            if begun and is_empty(data) and begun[-1].endswith(b"\0"):
+                offset += len(data)
+                continue
             first, *more = data.split(NEWLINE)
             begun.append(first)
             if more:
@@ -97,8 +106,11 @@ class Tape:
         at_end = True  # what stands behind the last newline is no line
         while place > 0:
             start = max(0, place - BLOCK)
-            first, *more = self.read(start, place - start).split(NEWLINE)
-            at = place
+            data = self.read(start, place - start)
+            at, place = place, start
+            if ended and is_empty(data) and ended[-1].startswith(b"\0"):
+                continue
+            first, *more = data.split(NEWLINE)
             for part in reversed(more):
                 at -= len(part)
                 ended.append(part)
@@ -107,35 +119,30 @@ class Tape:
                 ended, at_end = [], False
                 at -= 1
             ended.append(first)
-            place = start
         if not at_end:
             yield 0, b"".join(reversed(ended))
 
-    def first_not_before(self, moment: int, time_of: Callable[[bytes], int | None]) -> int:
+    def first_not_before(
+        self, moment: int, time_of: Callable[[Iterator[bytes]], int | None]
+    ) -> int:
         """The place of a line at or before the first that is not older than *moment*.
 
         Args:
             moment: Nanoseconds; times in the file go up, more or less.
-            time_of: A line's time; None for one that has none.
+            time_of: The first time in lines; None when there is none.
         """
         low, high = 0, self.size
         while high - low > BLOCK:
             middle = (low + high) // 2
-            found = self._next_time(middle, time_of)
+            lines = self.lines(middle)
+            next(lines, None)  # *middle* is in it, or at its beginning
+            found = time_of(line for _, line in lines)
             if found is None or found >= moment:
                 high = middle
             else:
                 low = middle
         # What *low* is in the middle of is older, as is what ends there.
         return self._next_line(low) if low else 0
-
-    def _next_time(self, offset: int, time_of: Callable[[bytes], int | None]) -> int | None:
-        lines = self.lines(offset)
-        next(lines, None)  # *offset* is in the middle of it, or at its beginning
-        for _, line in lines:
-            if (found := time_of(line)) is not None:
-                return found
-        return None
 
     def _next_line(self, offset: int) -> int:
         while data := self.read(offset, BLOCK):
@@ -189,6 +196,11 @@ class Tape:
     def close(self) -> None:
         """Idempotent."""
         self._fd.close()
+
+
+def is_empty(data: bytes) -> bool:
+    """Whether it is nothing but NULs: what a file has where nothing was written."""
+    return data.startswith(b"\0") and data == EMPTY[: len(data)]
 
 
 class _Bytes(io.RawIOBase):

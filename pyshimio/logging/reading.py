@@ -10,7 +10,6 @@ from .._filepool import Lane
 from ..errors import InvalidOptionError
 from ._follow import Follower
 from ._lines import LogLine, Window
-from ._old_files import written_of
 from ._reader import Problem, Reader, log_problem
 
 if TYPE_CHECKING:
@@ -122,14 +121,14 @@ class LogStream:
         return await anext(self._lines)
 
     async def _all(self) -> AsyncGenerator[LogLine]:
-        self._lane = Lane(f"log {self._path}")
+        self._lane = Lane(f"log {self._path}", long=True)
         there = self._reader.lines(keep=self._follow)
         while lines := await self._in_thread(there):
             for line in lines:
                 yield line
         if not self._follow:
             return
-        self._follower = Follower(self._reader, written_of(self._path), self._problem)
+        self._follower = Follower(self._reader, self._path, self._problem)
         while not self._reader.over:
             # Asked first: what was written by then is read below.
             last = self._until_unwritten and not self._follower.written()
@@ -144,9 +143,8 @@ class LogStream:
                 break
             if not came:
                 await anyio.sleep(PAUSE)
-        for line in self._reader.joiner.rest():
-            if self._reader.window.has(line):
-                yield line
+        for line in self._reader.rest():
+            yield line
 
     async def _in_thread(self, lines: Iterator[LogLine]) -> list[LogLine]:
         """The next lines; none at the end."""
