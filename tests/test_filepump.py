@@ -419,11 +419,12 @@ async def test_keep_leaves_the_stream_open(tmp_path: Path) -> None:
 
 async def test_larger_pipes_are_given_back(tmp_path: Path) -> None:
     """A busy stream's pipe grows, out of the loop's budget, which is whole again at the end."""
+    path = f"/dev/shm/pyshimio-test-{os.getpid()}"  # (a test runs in several processes)
     hold = Poller.current().hold()
     try:
         budget = Poller.current().pipes
         before = budget.left
-        async with FileIO("/dev/shm/pyshimio-test") as io:
+        async with FileIO(path) as io:
             process = await io.spawn(["head", "-c", str(64 * MIB), "/dev/zero"])
             await until(lambda: budget.left < before or process.exited)
             grown = before - budget.left
@@ -433,7 +434,7 @@ async def test_larger_pipes_are_given_back(tmp_path: Path) -> None:
         assert grown > 0
     finally:
         hold.close()
-        os.unlink("/dev/shm/pyshimio-test")
+        os.unlink(path)
 
 
 async def test_larger_pipes_are_given_back_when_nothing_comes(
