@@ -178,12 +178,21 @@ class FilePump(Pump):
         if self._pending is None:
             ended = size > 0 or self._stop_at_mark
             if ended:
-                self.sink.flush()
+                self._flush()
             return "eof" if size > 0 else "flushed" if ended else "marked"
         if self.taps:
             for tap in tuple(self.taps):
                 tap.write([bytes(self._pending)])
         return None
+
+    def _flush(self) -> None:
+        """Have the sink hand on what it keeps; what it refuses now it had taken before."""
+        dropped = self.sink.dropped
+        self.sink.flush()
+        lost = self.sink.dropped - dropped
+        with self._lock:
+            self.counters.dropped += lost
+            self.counters.bytes_out -= lost
 
     def _write(self) -> bool:
         """Write what was read; whether the sink took all of it."""

@@ -653,6 +653,26 @@ async def test_a_log_that_is_yet_to_come(tmp_path: Path) -> None:
     assert await follow(log, 3, partial(append, log, range(3)), begun=0) == strings(range(3))
 
 
+async def test_closed_by_another_task(tmp_path: Path) -> None:
+    """Whoever waits for a line is told."""
+    log = tmp_path / "log"
+    append(log, range(3))
+    stream = read_log(str(log), follow=True)
+    with anyio.fail_after(GUARD):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                await anext(stream)
+
+            async def wait() -> None:
+                with pytest.raises(anyio.ClosedResourceError):
+                    await anext(stream)
+
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            await stream.aclose()
+    await stream.aclose()
+
+
 async def test_cancelled_while_it_follows(tmp_path: Path) -> None:
     """Nothing is left open."""
     log = tmp_path / "log"

@@ -168,10 +168,11 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         assert log.read_text() == "".join(f"{number}\n" for number in range(1, 60_001))
 
 
+@pytest.mark.parametrize("text, lost", [("out\\n", 4), ("tail", 4), ("out\\ntail", 8)])
 async def test_a_driver_that_fails_costs_its_records_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, lost: int
 ) -> None:
-    """The child goes on, and what was refused is counted as dropped."""
+    """The child goes on; what was refused is counted as dropped, also what it ended with."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -179,11 +180,11 @@ async def test_a_driver_that_fails_costs_its_records_alone(
     log = tmp_path / "log"
     async with await create_io(Stdio(stdout=f"log+raw://{log}")) as io:
         monkeypatch.setattr("pyshimio.logging._kernel.write", refuse)
-        process = await io.spawn(["echo", "out"])
+        process = await io.spawn(["printf", text])
         assert await process.wait() == 0
         result = await io.drain()
     assert result.stdout is not None
-    assert result.stdout.dropped == 4
+    assert result.stdout.dropped == lost
 
 
 async def test_closed_before_anything_is_written(tmp_path: Path) -> None:

@@ -152,13 +152,14 @@ class LogStream:
         return await self._lane.call(lambda: _some(lines), lambda _: None)
 
     async def aclose(self) -> None:
-        """Close the files.  Idempotent."""
-        await self._lines.aclose()
+        """Close the files.  Idempotent; a task that waits for a line gets ClosedResourceError."""
+        if self._lane is not None:
+            self._lane.close()
+        if not self._lines.ag_running:
+            await self._lines.aclose()
         if self._follower is not None:
             self._follower.close()
         self._reader.close()
-        if self._lane is not None:
-            self._lane.close()
         await anyio.lowlevel.checkpoint()
 
     async def __aenter__(self) -> Self:
