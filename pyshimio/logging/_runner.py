@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Deliver = Callable[[Driver, Callable[[], bool]], Delivery]
 
-__all__ = ("options_of", "run")
+__all__ = ("keep_freed_memory", "options_of", "run")
 
 STREAMS = {3: "stdout", 4: "stderr"}
 READY = 5
@@ -102,7 +102,7 @@ class _Runner:
         except (ShimIOError, OSError) as error:
             _say(str(error))
             return 1
-        _keep_freed_memory()
+        keep_freed_memory()
         copiers = {
             fd: Copier(stream, cap=driver.cap, peeks=driver.peeks) for fd, stream in STREAMS.items()
         }
@@ -191,7 +191,7 @@ def _take_descriptors() -> None:
                 pass  # the listing's own
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep some of what is freed.
 
     A batch takes a few hundred KiB and frees them; by default the heap's end goes back to the

@@ -155,7 +155,7 @@ class LogStream:
         """Close the files.  Idempotent; a task that waits for a line gets ClosedResourceError."""
         if self._lane is not None:
             self._lane.close()
-        if not self._lines.ag_running:
+        if not self._lines.ag_running:  # type: ignore[attr-defined]
             await self._lines.aclose()
         if self._follower is not None:
             self._follower.close()

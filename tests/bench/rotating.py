@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from pyshimio.logging import Batch, Block, LogInfo, find_driver
+from pyshimio.logging._runner import keep_freed_memory
 
 LINE = b"%08d the quick brown fox jumps over the lazy dog, and so on, and on, and on, and on\n"
 CHUNK = 780
@@ -27,6 +28,7 @@ def main(kind: str, log: str, pace: str) -> dict[str, float]:
         options |= {"max-size": "10485760", "max-file": "5", "compress": "true"}
     driver = find_driver("json-file")(LogInfo("bench", options=options))
     driver.open()
+    keep_freed_memory()  # as a logger does
     block = Block(driver)
     data = b"".join(LINE % number for number in range(CHUNK))
     rate = float(pace) * MIB
