@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import termios
-import tty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -15,6 +13,7 @@ import anyio.to_thread
 from .. import _sys
 from .._fd import duplicate, own_description
 from .._streams import FdReceiveStream
+from ..client import RawTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -30,7 +29,7 @@ class OurTerminal:
 
     def __init__(self) -> None:
         self._fd = next(filter(os.isatty, range(3)), -1)
-        self._cooked: list[Any] | None = None
+        self._raw: RawTerminal | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -57,36 +56,21 @@ class OurTerminal:
         Args:
             wanted: False, and a stdin that is no terminal, change nothing.
         """
-        with contextlib.suppress(termios.error):  # no terminal, or hung up
-            self._cooked = termios.tcgetattr(0) if wanted else None
-        self._set_raw()
-        try:
-            yield
-        finally:
-            self._restore()
+        with contextlib.ExitStack() as stack:
+            if wanted:
+                with contextlib.suppress(OSError):  # there is no stdin
+                    self._raw = stack.enter_context(RawTerminal(0))
+            try:
+                yield
+            finally:
+                self._raw = None
 
     def suspend(self) -> None:
         """Stop as Ctrl-Z has it, with the terminal as it was; returns when continued."""
-        self._restore()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        self._set_raw()
-
-    def _set_raw(self) -> None:
-        if self._cooked is not None:
-            with contextlib.suppress(termios.error):
-                # Not TCSAFLUSH, setraw's own idea: it throws away what was typed ahead.
-                tty.setraw(0, termios.TCSANOW)
-
-    def _restore(self) -> None:
-        if self._cooked is None:
-            return
-        # From the background this would stop us; blocked, it is allowed.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-        try:
-            with contextlib.suppress(termios.error):  # hung up
-                termios.tcsetattr(0, termios.TCSANOW, self._cooked)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self._raw is None:
+            signal.raise_signal(signal.SIGSTOP)
+        else:
+            self._raw.suspend()
 
 
 async def relay_input(io: BaseIO) -> None:

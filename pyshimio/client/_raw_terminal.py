@@ -102,7 +102,8 @@ class RawTerminal:
         """
         self._restore()
         signal.raise_signal(signal.SIGSTOP)
-        self._set_raw()
+        with suppress(OSError):  # it has hung up
+            self._set_raw()
         # In the background it has not heard how large its terminal became.
         signal.raise_signal(signal.SIGWINCH)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import support.rootfs
 from pyshimio.runc import Bundle
 
 if TYPE_CHECKING:
@@ -26,11 +26,4 @@ def make_bundle(stage: Stage, name: str, args: Sequence[str]) -> str:
 def make_rootfs(stage: Stage) -> Path:
     """A root directory with what the rows run."""
     root = Path(stage.path("rootfs"))
-    if not root.exists():
-        busybox = shutil.which("busybox")
-        assert busybox is not None
-        for name in ("bin", "proc", "dev", "sys"):
-            (root / name).mkdir(parents=True)
-        for name in ("true", "sleep", "dd", "taskset", "cat"):
-            shutil.copy(busybox, root / "bin" / name)
-    return root
+    return root if root.exists() else support.rootfs.make_rootfs(root)

@@ -10,6 +10,8 @@ import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
+from support.containerd import containerd
+
 from . import shim
 from .bundle import make_bundle, make_rootfs
 from .party import LOOPS, rollup
@@ -120,8 +122,8 @@ def _weigh(stage: Stage, loop: str, bundle: str) -> Sample:
 
 def _weigh_shim(stage: Stage) -> Sample:
     name = f"idle-{os.getpid()}"
-    with shim.containerd(stage) as address:
-        ctr = ["ctr", "--address", address]
+    with containerd(*pinned(stage.pump_core, [])) as daemon:
+        ctr = ["ctr", "--address", daemon.address]
         run = [*ctr, "run", "--detach", "--rootfs", str(make_rootfs(stage)), name, *SLEEP]
         subprocess.run(run, check=True, timeout=TIMEOUT, capture_output=True)
         try:

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from support.containerd import containerd
 
 from .bundle import make_bundle, make_rootfs
 from .party import LOOPS, cpu_of
@@ -19,7 +19,6 @@ from .rounds import Goal, Row
 from .stage import HERE, TIMEOUT, pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import IO
 
     from .rounds import Sample
@@ -85,9 +84,9 @@ def _sample(cpu: float, seconds: float) -> Sample:
 
 def _through_containerd(stage: Stage) -> Sample:
     root = make_rootfs(stage)
-    with containerd(stage) as address:
+    with containerd(*pinned(stage.pump_core, [])) as daemon:  # and so the shim
         name = f"bench-{os.getpid()}"
-        command = ["ctr", "--address", address, "run", "--rm", "--rootfs", str(root), name]
+        command = ["ctr", "--address", daemon.address, "run", "--rm", "--rootfs", str(root), name]
         command += _dd(stage)
         watched = _Watched(f"{SHIM} .*-id {name}")
         with (
@@ -101,35 +100,6 @@ def _through_containerd(stage: Stage) -> Sample:
             assert ctr.stdout is not None
             seconds = _read(stage, ctr.stdout)
     return _sample(watched.cpu, seconds)
-
-
-@contextmanager
-def containerd(stage: Stage) -> Iterator[str]:
-    """A containerd of our own; its address."""
-    base = Path(stage.path("containerd"))
-    base.mkdir(exist_ok=True)
-    address = str(base / "sock")
-    config = base / "config.toml"
-    config.write_text(
-        f'version = 2\nroot = "{base}/root"\nstate = "{base}/state"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\naddress = "{address}"\n',
-        encoding="utf-8",
-    )
-    daemon = subprocess.Popen(
-        pinned(stage.pump_core, ["containerd", "--config", str(config)]),  # and so the shim
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not os.path.exists(address):
-            if daemon.poll() is not None:
-                raise SystemExit("containerd did not start")
-            time.sleep(0.05)
-        yield address
-    finally:
-        daemon.terminate()
-        daemon.wait()
 
 
 class _Watched:

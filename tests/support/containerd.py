@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .cli import GUARD, eventually
-from .runc import make_rootfs
+from .rootfs import make_rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,8 +38,12 @@ class Containerd:
 
 
 @contextlib.contextmanager
-def containerd() -> Iterator[Containerd]:
-    """Start it, in a directory that is removed with all that it has left."""
+def containerd(*before: str) -> Iterator[Containerd]:
+    """Start it, in a directory that is removed with all that it has left.
+
+    Args:
+        before: What stands before its command line.
+    """
     with tempfile.TemporaryDirectory(prefix="containerd-") as name:
         base = Path(name)
         address = str(base / "sock")
@@ -51,7 +55,7 @@ def containerd() -> Iterator[Containerd]:
             encoding="utf-8",
         )
         with subprocess.Popen(
-            ["containerd", "--config", str(config)],
+            [*before, "containerd", "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

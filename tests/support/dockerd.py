@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .cli import GUARD, eventually
-from .runc import make_rootfs
+from .rootfs import make_rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

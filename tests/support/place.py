@@ -18,7 +18,8 @@ import pytest
 from pyshimio.cli._record import Record
 
 from .cli import GUARD, PYSHIMIO, eventually, run, started
-from .runc import fitting, make_rootfs
+from .rootfs import make_rootfs
+from .runc import fitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,15 +14,12 @@ import attrs
 import pytest
 
 from pyshimio import Command
+from support.rootfs import make_rootfs
 from support.terminals import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-APPLETS = (
-    *("sh", "cat", "echo", "stty", "sleep", "seq", "id", "stat", "dd", "wc", "tty", "true", "pwd"),
-    *("kill", "grep"),
-)
 RUNTIME_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -107,20 +104,6 @@ class Runtime:
             for path in Path("/sys/fs/cgroup").glob(f"*/{self.name}"):
                 with suppress(OSError):
                     path.rmdir()
-
-
-def make_rootfs(where: Path) -> Path:
-    """A root directory with a busybox in it."""
-    busybox = shutil.which("busybox")
-    assert busybox is not None
-    binaries = where / "bin"
-    binaries.mkdir(parents=True)
-    for name in ("proc", "dev", "sys"):
-        (where / name).mkdir()
-    shutil.copy(busybox, binaries / "busybox")
-    for applet in APPLETS:
-        (binaries / applet).symlink_to("busybox")
-    return where
 
 
 CRUN = """#!/bin/sh
