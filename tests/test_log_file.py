@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyshimio.errors import LogFileError
 from pyshimio.logging import LogFile, Rotation
+from pyshimio.logging._gzip import compress
 from pyshimio.logging._rotation import numbered
 from support.mounts import tmpfs
 
@@ -113,32 +117,113 @@ def test_compression(tmp_path: Path) -> None:
     subprocess.run(["gzip", "-t", tmp_path / "log.1.gz"], check=True)
 
 
-def test_compression_that_fails_leaves_the_file(tmp_path: Path) -> None:
-    """It is there as it was, and nothing half made beside it."""
+def test_compression_that_fails_leaves_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there as it was, and nothing half made beside it; the next one is tried again."""
     log = tmp_path / "log"
-    told: list[OSError] = []
-    (tmp_path / "log.1.gz.tmp").mkdir()
+    told: list[Exception] = []
+    rename = os.rename
+
+    def fail(old: str, new: str) -> None:
+        if new.endswith(".1.gz") and not told:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(old, new)
+
+    monkeypatch.setattr("pyshimio.logging._kernel.rename", fail)
     rotation = Rotation(max_size=100, max_file=3, compress=True, failed=told.append)
     file = LogFile(str(log), rotation=rotation)
-    file._open()
+    file.open()
     file.write(lines(*range(15)))
-    file.close()
-    assert [error.errno for error in told] == [errno.EISDIR]
-    (tmp_path / "log.1.gz.tmp").rmdir()
+    rotation.wait()
     assert contents(log) == [lines(*range(10)), lines(*range(10, 15))]
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
+    file.write(lines(*range(15, 25)))
+    file.close()
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2"]
+    assert [getattr(error, "errno", None) for error in told] == [errno.EIO]
 
 
-def test_what_a_killed_process_left_is_put_away(tmp_path: Path) -> None:
-    """A compression that was half through is done again; nothing is there twice."""
+def test_no_thread_for_compressing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays as it is, and nothing else is wrong."""
+    log = tmp_path / "log"
+    told: list[Exception] = []
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    rotation = Rotation(max_size=100, max_file=9, compress=True, failed=told.append)
+    file = LogFile(str(log), rotation=rotation)
+    file.open()
+    for number in range(35):
+        file.write(lines(number))
+    file.close()
+    assert b"".join(contents(log)) == lines(*range(35))
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2", "log.3"]
+    assert len(told) == 3
+
+
+def test_a_file_that_goes_is_not_compressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two files the old one is removed by the next rotation, which does not wait for that."""
+    log = tmp_path / "log"
+    read, reads, go = os.read, threading.Event(), threading.Event()
+
+    def slow(fd: int, count: int) -> bytes:
+        reads.set()
+        assert go.wait(10)
+        return read(fd, count)
+
+    monkeypatch.setattr("pyshimio.logging._kernel.read", slow)
+    made: list[str] = []
+    rename = os.rename
+
+    def noted(old: str, new: str) -> None:
+        made.append(new)
+        rename(old, new)
+
+    monkeypatch.setattr("pyshimio.logging._kernel.rename", noted)
+    rotation = Rotation(max_size=100, max_file=2, compress=True)
+    file = LogFile(str(log), rotation=rotation)
+    file.open()
+    file.write(lines(*range(15)))
+    assert reads.wait(10)
+    thread = threading.Thread(target=file.write, args=(lines(*range(15, 25)),))
+    thread.start()
+    while not rotation._given_up:
+        time.sleep(0.001)
+    go.set()
+    thread.join(10)
+    file.close()
+    assert contents(log) == [lines(*range(10, 20)), lines(*range(20, 25))]
+    assert made.count(f"{log}.1.gz") == 1  # the second one's
+
+
+def test_somebody_else_compresses(tmp_path: Path) -> None:
+    """Its copy is not touched while it is at work, and does not take the name of another file."""
     log = tmp_path / "log"
     (tmp_path / "log.1").write_bytes(lines(1))
-    (tmp_path / "log.1.gz.tmp").write_bytes(b"half")
-    (tmp_path / "log.2").write_bytes(lines(2))
-    (tmp_path / "log.2.gz").write_bytes(gzip.compress(lines(2)))
-    file = opened(log, max_file=5, compress=True)
-    file.close()
-    assert contents(log) == [lines(2), lines(1), b""]
-    assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2"]
+    copy = tmp_path / "log.1.gz.0a.tmp"
+    with open(copy, "wb") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        file = opened(log, max_file=5, compress=True)
+        file.close()
+        assert copy.exists()
+    opened(log, max_file=5, compress=True).close()
+    assert not copy.exists()
+
+    def rotate_meanwhile() -> bool:
+        (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / "a").write_bytes(lines(3))
+        return False
+
+    (tmp_path / "a").write_bytes(lines(2))
+    compress(str(tmp_path / "a"), str(tmp_path / "t"), "", given_up=rotate_meanwhile)
+    assert (tmp_path / "a").read_bytes() == lines(3)
+    assert (tmp_path / "b").read_bytes() == lines(2)
+    assert not (tmp_path / "a.gz").exists()
 
 
 # -- what others do to it ----------------------------------------------------------------------
@@ -171,6 +256,64 @@ def test_pulled_away(tmp_path: Path, what: str) -> None:
     assert log.read_bytes() == lines(2)
     assert not old.exists() or old.read_bytes() == lines(1)
     assert file.reopened == (what != "truncated")
+
+
+@pytest.mark.parametrize("what", ["directory gone", "another kind", "no new file"])
+def test_no_file_can_be_made(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one goes on, counted, until there is one."""
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    log, old = directory / "log", tmp_path / "old"
+    file = opened(log)
+    file.write(lines(1))
+    log.rename(old)
+    if what == "directory gone":
+        directory.rmdir()
+    elif what == "another kind":
+        log.mkdir()
+    else:
+        monkeypatch.setattr("pyshimio.logging._kernel.open", _no_descriptors)
+    file.write(lines(2))
+    file.write(lines(3))
+    assert file.failures == 2
+    assert isinstance(file.failure, LogFileError)
+    if what == "directory gone":
+        directory.mkdir()
+    elif what == "another kind":
+        log.rmdir()
+    else:
+        monkeypatch.undo()
+    file.write(lines(4))
+    file.close()
+    assert old.read_bytes() == lines(1, 2, 3)
+    assert log.read_bytes() == lines(4)
+
+
+def _no_descriptors(*_: object) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("what", ["in the way", "no new file"])
+def test_a_rotation_that_fails(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The full file goes on, and no record is lost; the next write tries again."""
+    log = tmp_path / "log"
+    file = opened(log, max_file=2)
+    if what == "in the way":
+        (tmp_path / "log.1").mkdir()
+    else:
+        file.write(lines(0))
+        monkeypatch.setattr("pyshimio.logging._kernel.open", _no_descriptors)
+    first = 1 if what == "no new file" else 0
+    for number in range(first, 25):
+        file.write(lines(number))
+    assert file.failures > 10
+    if what == "in the way":
+        (tmp_path / "log.1").rmdir()
+    else:
+        monkeypatch.undo()
+    file.write(lines(25))
+    file.close()
+    assert contents(log) == [lines(*range(25)), lines(25)]
 
 
 def test_reopen(tmp_path: Path) -> None:

@@ -203,11 +203,10 @@ def test_golden_json() -> None:
             "tag": "{{.Name}}/{{.ID}}",
         },
     )
-    assert (
-        JsonFile(LogInfo("c", labels={"a": "\t<"}, options={"log-path": "/x", "labels": "a"}))
-        .encode(Batch("stdout", NOW, b"\n"))
-        .startswith(b'{"log":"\\n","stream":"stdout","attrs":{"a":"\\t\\u003c"},')
-    )
+    attrs = {"a": "\t<\\u0009"}
+    driver = JsonFile(LogInfo("c", labels=attrs, options={"log-path": "/x", "labels": "a"}))
+    found = driver.encode(Batch("stdout", NOW, b"\n"))
+    assert b'"attrs":{"a":"\\t\\u003c\\\\u0009"},' in found
     line = b'hello <b>&"x\\\xff\xe2\x80\xa8 \x1b[31mred\ttab\r\n'
     assert JsonFile(container).encode(Batch("stdout", NOW, line)) == (
         b'{"log":"hello \\u003cb\\u003e\\u0026\\"x\\\\\\ufffd\\u2028 \\u001b[31mred\\u0009tab'
@@ -341,6 +340,7 @@ def test_attributes_are_chosen() -> None:
     )
     found = {"a": "1", "ab": "2", "tag": "label", "both": "env", "empty": ""}
     assert container.attributes() == found
+    assert LogInfo("c", options={"tag": "{{.Name}}"}).attributes() == {}
     tagged = container.evolve({**container.options, "tag": "{{.ID}} {{ .Namespace }}"})
     assert tagged.attributes() == {**found, "tag": "0123456789ab n"}
 
@@ -364,13 +364,14 @@ def test_what_is_no_pattern_or_template(options: dict[str, str], word: str) -> N
     "driver, options, words",
     [
         ("none", {"log-path": "/x"}, ("no option", "log-path", "none")),
-        ("raw", {}, ("needs", "log-path")),
+        ("raw", {}, ("needs", "log-path", "nofollow")),
         ("raw", {"log-path": "x"}, ("log-path", "absolute", "'x'")),
         ("json-file", {"log-path": "/x", "max-size": "0"}, ("max-size", "'0'")),
         ("json-file", {"log-path": "/x", "max-size": "10x"}, ("max-size", "'10x'")),
         ("json-file", {"log-path": "/x", "max-size": "-1"}, ("max-size", "'-1'")),
         ("json-file", {"log-path": "/x", "max-file": "0"}, ("max-file", "'0'")),
-        ("json-file", {"log-path": "/x", "max-file": "3"}, ("max-file", "max-size")),
+        ("json-file", {"log-path": "/x", "max-file": "9" * 5000}, ("max-file",)),
+        ("json-file", {"log-path": "/x", "max-size": "9" * 400}, ("max-size",)),
         ("json-file", {"log-path": "/x", "compress": "true"}, ("compress", "max-size")),
         (
             "json-file",

@@ -97,8 +97,8 @@ class LogInfo:
         pairs = (entry.partition("=") for entry in self.env)
         env = {name: value for name, equals, value in pairs if equals}
         found.update(_chosen(env, options, "env"))
-        if tag := options.get("tag"):
-            found["tag"] = self.expand(tag)
+        if tag := self.expand(options.get("tag", "")):
+            found["tag"] = tag
         return found
 
     def expand(self, template: str) -> str:

@@ -120,8 +120,6 @@ class JsonFile(FileDriver):
         max_size, max_file = values.get("max-size"), values.get("max-file", 1)
         compress = values.get("compress", False)
         if max_size is None:
-            if "max-file" in values and max_file != 1:
-                raise refuse("max-file", str(max_file), "of no use without max-size")
             if compress:
                 raise refuse("compress", "true", "of no use without max-size and a max-file of 2")
             return None
@@ -164,7 +162,7 @@ class JsonFile(FileDriver):
         """When the newest record was, for a file that is being compressed."""
         return rfc3339(self._newest) if self._newest else ""
 
-    def compression_failed(self, _error: OSError) -> None:
+    def compression_failed(self, _error: Exception) -> None:
         """Counted; the file is there as it was."""
         self.compress_failed += 1
 
@@ -174,6 +172,6 @@ class JsonFile(FileDriver):
 
 
 def _escaped(value: str) -> bytes:
-    text = escape(value.encode("utf-8", "surrogateescape"))
     # (moby leaves attributes to Go's own encoder, which has a letter for a tab.)
-    return text.replace(NEWLINE, b"\\n").replace(b"\\u0009", b"\\t")
+    parts = value.encode("utf-8", "surrogateescape").split(b"\t")
+    return b"\\t".join(map(escape, parts)).replace(NEWLINE, b"\\n")

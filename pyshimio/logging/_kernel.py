@@ -76,6 +76,17 @@ def wake_by(fd: int) -> None:
     _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
 
 
+def lock(fd: int) -> bool:
+    """Have a file's lock, which ends with the description; False when somebody else has it."""
+    from fcntl import LOCK_EX, LOCK_NB, flock  # noqa: PLC0415 - few loggers compress
+
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def unread(fd: int) -> int:
     """How many bytes wait in a pipe."""
     from fcntl import ioctl  # noqa: PLC0415 - only when something is lost

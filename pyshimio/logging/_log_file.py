@@ -42,6 +42,8 @@ class LogFile:
         repaired: Bytes that were cut off.
         rotations: How often it was rotated.
         reopened: How often it was opened anew.
+        failures: How often it could not be rotated or opened anew, and the old one stayed in use.
+        failure: The last of those.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class LogFile:
         self.repaired: int = 0
         self.rotations: int = 0
         self.reopened: int = 0
+        self.failures: int = 0
+        self.failure: Exception | None = None
         self._rotation = rotation
         self._flags = APPEND | (os.O_NOFOLLOW if nofollow else 0)
         self._repairs = repair
@@ -72,7 +76,10 @@ class LogFile:
             LogFileError: It cannot be opened, or is no file.
         """
         if self._rotation is not None:
-            self._rotation.tidy(self.path)
+            try:
+                self._rotation.tidy(self.path)
+            except OSError as error:
+                raise self._failure(error) from error
         self._open()
 
     def _open(self) -> None:
@@ -147,8 +154,8 @@ class LogFile:
         """Write what waits.  Raises as :meth:`write`."""
         try:
             self._write_out()
-        except OSError as error:
-            if error.errno not in _kernel.NO_ROOM:
+        except BaseException as error:
+            if not isinstance(error, OSError) or error.errno not in _kernel.NO_ROOM:
                 self._rest = memoryview(b"")
             raise
 
@@ -157,27 +164,38 @@ class LogFile:
             size = self._look()
             room = len(self._rest)
             if self._rotation is not None:
-                if size >= self._rotation.max_size:
-                    self._rotate()
+                if size >= self._rotation.max_size and self._rotate():
                     size = 0
-                if room > self._rotation.max_size - size:
-                    room = self._boundary(self._rotation.max_size - size)
+                left = self._rotation.max_size - size
+                if 0 < left < room:
+                    room = self._boundary(left)
             self._append(room)
 
     def _look(self) -> int:
         """How long the file is; if somebody has taken its name away, the new one's.
 
-        A file that was renamed, removed or truncated is no error: log rotation does that.
+        A file that was renamed, removed or truncated is no error: log rotation does that.  If none
+        can be made in its place, the old one goes on.
         """
         try:
             status = _kernel.stat(self.path)
-        except FileNotFoundError:
+        except OSError:
             pass
         else:
             if (status.st_dev, status.st_ino) == self._inode:
                 return status.st_size
-        self.reopen()
+        try:
+            self.reopen()
+        except OSError as error:
+            if self._fd < 0:
+                raise
+            self._failed(error)
+            return 0  # it has no name by which it could be rotated, or has been
         return _kernel.fstat(self._fd).st_size
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        self.failure = error
 
     def _boundary(self, room: int) -> int:
         """The end of the record that fills *room*: a file may be larger by a part of one."""
@@ -206,11 +224,17 @@ class LogFile:
             _kernel.ftruncate(self._fd, whole)
             self._rest = memoryview(cut + bytes(self._rest))
 
-    def _rotate(self) -> None:
+    def _rotate(self) -> bool:
+        """Begin a new file; if that cannot be, the full one goes on until the next write."""
         assert self._rotation is not None
-        self._rotation.rotate(self.path)
-        self._open()
+        try:
+            self._rotation.rotate(self.path)
+            self._open()
+        except OSError as error:
+            self._failed(error)
+            return False
         self.rotations += 1
+        return True
 
     # -- the end ------------------------------------------------------------------------
 
@@ -239,6 +263,7 @@ class LogFile:
             "repaired": self.repaired,
             "rotations": self.rotations,
             "reopened": self.reopened,
+            "failures": self.failures,
             "waiting": self.waiting,
         }
 

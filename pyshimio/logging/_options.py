@@ -22,6 +22,8 @@ UNITS = {"": 1, "b": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4, "p"
 """docker's for ``max-size``: 1k is 1000."""
 BINARY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 """docker's for ``max-buffer-size``: 1k is 1024."""
+LONGEST = 20
+"""Characters of a number."""
 TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
@@ -47,7 +49,7 @@ def flag(name: str, value: str) -> bool:
 
 def count(name: str, value: str) -> int:
     """A number from 1 on."""
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
+    if not (value.isascii() and value.isdigit() and len(value) < LONGEST and int(value) > 0):
         raise refuse(name, value, "a number from 1 on")
     return int(value)
 
@@ -67,7 +69,12 @@ def _size(name: str, value: str, units: Mapping[str, int]) -> int:
     unit = number[-1:] if number[-1:].isalpha() else ""
     digits = number.removesuffix(unit).rstrip()
     whole, _, part = digits.partition(".")
-    is_number = whole.isdigit() and (part.isdigit() or not part) and digits.isascii()
+    is_number = (
+        len(digits) < LONGEST
+        and whole.isdigit()
+        and (part.isdigit() or not part)
+        and digits.isascii()
+    )
     if is_number and unit in units and (found := int(float(digits) * units[unit])) > 0:
         return found
     raise refuse(name, value, "a size of more than 0 such as 10m or 64k")
@@ -122,6 +129,8 @@ class Options:
         for name in self.required:
             if name not in given:
                 raise LogOptionError(
-                    f"the log driver {self.driver} needs the option {name}", option=name
+                    f"the log driver {self.driver} needs the option {name}; it has"
+                    f" {', '.join(sorted(self.checks))}",
+                    option=name,
                 )
         return {name: self.checks[name](name, value) for name, value in given.items()}

@@ -21,7 +21,7 @@ __all__ = ("Rotation", "numbered")
 
 GZ = ".gz"
 NEW = ".tmp"
-"""What a file is called that is being compressed: a whole one has its name at once."""
+"""What the name of a copy ends with that is not whole yet; who makes it has it locked."""
 
 
 class Rotation:
@@ -34,6 +34,8 @@ class Rotation:
         last_time: Says when the last record of the full file was, in docker's words, for the
             header of the compressed one.
         failed: Told what went wrong with compressing; the file stays as it is then.
+
+    A file that is about to be removed is not compressed to the end.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Rotation:
         max_file: int = 1,
         compress: bool = False,
         last_time: Callable[[], str] | None = None,
-        failed: Callable[[OSError], None] | None = None,
+        failed: Callable[[Exception], None] | None = None,
     ) -> None:
         self.max_size = max_size
         self._most = max_file - 1
@@ -51,6 +53,7 @@ class Rotation:
         self._last_time = last_time
         self._failed = failed
         self._thread: threading.Thread | None = None
+        self._given_up = False
 
     def tidy(self, path: str) -> None:
         """Put away what a process left that was killed while it rotated or compressed."""
@@ -60,20 +63,23 @@ class Rotation:
         except FileNotFoundError:
             return  # which is said when the file is opened
         for name in names:
-            number = name.removeprefix(f"{base}.").removesuffix(NEW).removesuffix(GZ)
+            whole = os.path.join(directory, name)
+            number, _, kind = name.removeprefix(f"{base}.").partition(".")
             if not name.startswith(f"{base}.") or not number.isdecimal():
                 continue  # somebody else's
-            whole = os.path.join(directory, name)
-            if name.endswith(f"{GZ}{NEW}") or (
-                name.endswith(GZ) and _exists(whole.removesuffix(GZ))
+            # (While the original is there, the copy is not needed.)
+            if (kind.startswith("gz.") and kind.endswith(NEW) and not _is_held(whole)) or (
+                kind == "gz" and _exists(whole.removesuffix(GZ))
             ):
-                _remove(whole)  # its original is there
+                _remove(whole)
         if self._compress and self._most and _exists(f"{path}.1"):
             self._begin(f"{path}.1")
 
     def rotate(self, path: str) -> None:
         """Put *path* out of the way; the caller makes the next one."""
+        self._given_up = self._most == 1  # what is being compressed is the file that goes
         self.wait()
+        self._given_up = False
         if not self._most:
             _remove(path)
             return
@@ -93,23 +99,30 @@ class Rotation:
         import threading  # noqa: PLC0415 - few loggers need it
 
         last_time = "" if self._last_time is None else self._last_time()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(path, last_time), name="pyshimio compress", daemon=True
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # there may be no more threads
+            self._report(error)
+        else:
+            self._thread = thread
 
     def _run(self, path: str, last_time: str) -> None:
+        new = f"{path}{GZ}.{os.urandom(4).hex()}{NEW}"
         try:
-            compress(path, f"{path}{GZ}{NEW}", last_time)
-            _kernel.rename(f"{path}{GZ}{NEW}", f"{path}{GZ}")
-            _kernel.unlink(path)
+            compress(path, new, last_time, given_up=lambda: self._given_up)
         except OSError as error:
-            if self._failed is not None:
-                self._failed(error)
-            try:
-                _remove(f"{path}{GZ}{NEW}")
-            except OSError:
-                pass  # the next process sees to it
+            self._report(error)
+        try:
+            _remove(new)  # what was not finished
+        except OSError:
+            pass  # the next process sees to it
+
+    def _report(self, error: Exception) -> None:
+        if self._failed is not None:
+            self._failed(error)
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the file that is being compressed has been; at most so many seconds.
@@ -136,6 +149,18 @@ def numbered(path: str) -> list[str]:
 def _numbers(path: str, number: int) -> bool:
     """Whether there is a file with that number, compressed or not."""
     return any(_exists(f"{path}.{number}{suffix}") for suffix in ("", GZ))
+
+
+def _is_held(path: str) -> bool:
+    """Whether somebody is at work on a copy."""
+    try:
+        fd = _kernel.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _kernel.lock(fd)
+    finally:
+        _kernel.close(fd)
 
 
 def _exists(path: str) -> bool:
