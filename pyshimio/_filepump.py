@@ -62,6 +62,7 @@ class FilePump(Pump):
         self._pending: memoryview | None = None
         self._holding = 0
         self._in_job = False
+        self._dropped = self.sink.dropped
         self._dry = False  # the last read left nothing
         self._again = False  # somebody wants another look when the job returns
         self._watch: Watch | None = None
@@ -187,22 +188,25 @@ class FilePump(Pump):
 
     def _flush(self) -> None:
         """Have the sink hand on what it keeps; what it refuses now it had taken before."""
-        dropped = self.sink.dropped
         self.sink.flush()
-        lost = self.sink.dropped - dropped
+        lost = self._newly_dropped()
         with self._lock:
             self.counters.dropped += lost
             self.counters.bytes_out -= lost
+
+    def _newly_dropped(self) -> int:
+        """By the sink, since it was asked last; it may do so between two writes."""
+        before, self._dropped = self._dropped, self.sink.dropped
+        return self._dropped - before
 
     def _write(self) -> bool:
         """Write what was read; whether the sink took all of it."""
         counters = self.counters
         while self._pending is not None:
-            dropped = self.sink.dropped
             started = _sys.monotonic()
             count = self.sink.write([self._pending]) or 0
             waited = _sys.monotonic() - started
-            lost = self.sink.dropped - dropped
+            lost = self._newly_dropped()
             with self._lock:
                 if self._over:
                     raise anyio.ClosedResourceError

@@ -13,6 +13,7 @@ from pyshimio.errors import DriverConflictError, UnknownDriverError
 from pyshimio.logging import (
     Batch,
     Block,
+    Copier,
     Driver,
     LogInfo,
     Options,
@@ -39,7 +40,8 @@ class Kept(Driver):
         self.go.set()
         self.taken = threading.Semaphore(0)
         self.errors: list[Exception] = []
-        self.closed = self.reopened = self.flushed = 0
+        self.closed = self.reopened = self.flushed = self.abandoned = 0
+        self.got: list[Batch] = []
 
     def write(self, batch: Batch) -> None:
         """As told."""
@@ -47,6 +49,7 @@ class Kept(Driver):
         assert self.go.wait(10)
         if self.errors:
             raise self.errors.pop(0)
+        self.got.append(batch)
         self.lines += batch.data.splitlines()
 
     def flush(self) -> None:
@@ -62,6 +65,10 @@ class Kept(Driver):
     def close(self) -> None:
         """Counted."""
         self.closed += 1
+
+    def abandon(self) -> None:
+        """Counted."""
+        self.abandoned += 1
 
     @property
     def stats(self) -> dict[str, int]:
@@ -118,7 +125,7 @@ def test_block_does_not_wait_for_ever() -> None:
     block.put(batch(1))
     block.finish()
     assert block.stats["failed"] == 1
-    assert driver.closed == 1
+    assert driver.abandoned == 1
 
 
 @pytest.mark.parametrize("drop", ["oldest", "newest"])
@@ -169,6 +176,53 @@ def test_a_ring_says_what_is_missing_where_it_is() -> None:
     lost = [b"pyshimio dropped 2 records here", b"pyshimio dropped 1 record here"]
     assert driver.lines == [b"%09d" % 0, b"%09d" % 1, *lost, b"%09d" % 5]
     assert ring.dropped == 3
+
+
+def test_a_ring_says_so_on_a_line_of_its_own() -> None:
+    """Where the driver has a part of a line, that ends first."""
+    driver = Kept()
+    driver.go.clear()
+    ring = Ring(driver, size=2 * (16 + 300), drop="newest")
+    copier = Copier("stdout", cap=16)
+    batches = [*copier.feed(b"x" * 80, 7), *copier.feed(b"\nnext\n", 8)]
+    ring.put(batches[0])
+    assert driver.taken.acquire(timeout=10)
+    for one in batches[1:]:
+        ring.put(one)
+    driver.go.set()
+    ring.finish()
+    whole = b"".join(
+        one.data + b"\n" * bool(one.partial and one.partial.last) for one in driver.got
+    )
+    *_, marker = whole.splitlines()
+    assert whole.splitlines()[0] == b"x" * 48
+    assert marker == b"pyshimio dropped 4 records here"
+    assert driver.got[-1].time == 8
+
+
+def test_a_driver_is_not_waited_for_when_the_time_is_up() -> None:
+    """Nor is a compression that its close() would wait for."""
+    driver = Kept()
+    block = Block(driver, over=lambda: True)
+    block.finish()
+    assert (driver.closed, driver.abandoned) == (0, 1)
+
+
+def test_what_goes_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each kind, and when it is over."""
+    monkeypatch.setattr("pyshimio.logging._delivery.RETRY", 0.001)
+    driver = Kept()
+    block = Block(driver)
+    said: list[str] = []
+    block.report = said.append
+    driver.errors = [no_room(), no_room(), no_room()]
+    block.put(batch(1))
+    assert said == [str(no_room()), "there is room again"]
+    driver.errors = [ValueError("no"), ValueError("no")]
+    block.put(batch(1))
+    block.put(batch(1))
+    driver.report("cannot rotate")
+    assert said[2:] == ["no", "cannot rotate"]
 
 
 def test_many_small_reads_do_not_outgrow_a_ring() -> None:

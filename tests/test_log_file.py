@@ -264,7 +264,9 @@ def test_no_file_can_be_made(tmp_path: Path, what: str, monkeypatch: pytest.Monk
     directory = tmp_path / "logs"
     directory.mkdir()
     log, old = directory / "log", tmp_path / "old"
-    file = opened(log)
+    told: list[Exception] = []
+    file = LogFile(str(log), failed=told.append)
+    file.open()
     file.write(lines(1))
     log.rename(old)
     if what == "directory gone":
@@ -276,7 +278,7 @@ def test_no_file_can_be_made(tmp_path: Path, what: str, monkeypatch: pytest.Monk
     file.write(lines(2))
     file.write(lines(3))
     assert file.failures == 2
-    assert isinstance(file.failure, LogFileError)
+    assert all(isinstance(error, LogFileError) for error in told)
     if what == "directory gone":
         directory.mkdir()
     elif what == "another kind":

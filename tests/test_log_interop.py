@@ -115,8 +115,11 @@ def test_the_example(daemon: Containerd, tmp_path: Path) -> None:
     """The page's ten lines, under a real containerd."""
     log = tmp_path / "log"
     program = str(shutil.copy(EXAMPLE, tmp_path / "loud.py"))
-    daemon.run(uri(logger(tmp_path, program), path=str(log)), "echo hello; echo you >&2")
-    eventually(lambda: sorted(log.read_text().split()) == ["HELLO", "YOU"], "both lines")
+    long = "x" * 20_000  # more than comes in one piece
+    script = f"echo hello; echo {long}; echo you >&2"
+    daemon.run(uri(logger(tmp_path, program), path=str(log)), script)
+    lines = ["HELLO", long.upper(), "YOU"]
+    eventually(lambda: sorted(log.read_text().splitlines()) == sorted(lines), "all lines")
 
 
 @pytest.mark.runtime("conmon", "runc", "busybox")

@@ -167,6 +167,55 @@ def test_what_the_shim_does_not_tell(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("where", ["make", "open"])
+def test_a_driver_that_raises_anything(tmp_path: Path, where: str) -> None:
+    """One line, and it is not ready."""
+    program = tmp_path / "broken.py"
+    method = "__init__(self, info)" if where == "make" else "open(self)"
+    program.write_text(
+        "from pyshimio.logging import Driver, run\n"
+        "class Broken(Driver):\n"
+        f"    def {method}:\n"
+        "        raise ValueError('what is this')\n"
+        "run(Broken)\n"
+    )
+    with started(tmp_path, command=(sys.executable, str(program))) as binary:
+        assert binary.ready() == b""
+        assert binary.wait() == 1
+        assert binary.said.count("\n") == 1
+        assert "ValueError('what is this')" in binary.said
+
+
+def test_a_second_driver_that_fails(tmp_path: Path) -> None:
+    """What goes wrong with it is said at once, and counted in the end."""
+    log = tmp_path / "log"
+    with started(
+        tmp_path,
+        *("tee.driver", "raw", "tee.log-path", "/dev/full"),
+        driver="raw",
+        log_path=str(log),
+    ) as binary:
+        assert binary.ready() == b""
+        assert "/dev/full" in binary.said
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with started(
+        tmp_path,
+        *("tee.driver", "raw", "tee.log-path", f"{gone}/log"),
+        driver="raw",
+        log_path=str(log),
+    ) as binary:
+        assert binary.ready() == b"\0"
+        (gone / "log").unlink()
+        gone.rmdir()
+        binary.write(b"line\n")
+        eventually(holds(binary.said_in, "cannot open the log"), "what goes wrong")
+        binary.close()
+        assert binary.wait() == 0  # the file that has no name has it
+        assert "leg1.failures 1" in binary.said
+    assert log.read_bytes() == b"line\n"
+
+
 def test_by_hand() -> None:
     """Who starts it without descriptors is told what it is for."""
     done = subprocess.run(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -91,11 +92,109 @@ async def test_a_ring_never_stops_the_child(tmp_path: Path) -> None:
             with anyio.fail_after(GUARD):
                 assert await process.wait() == 0
             ballast.unlink()
-            assert (await io.drain()).complete
+            result = await io.drain()
+        assert not result.complete
+        assert result.stdout is not None
         *lines, last = log.read_bytes().splitlines()
     assert last == b"1000000"
     told = [line for line in lines if line.startswith(b"pyshimio dropped ")]
     assert len(lines) + 1 - len(told) + sum(int(line.split()[2]) for line in told) == 1_000_000
+    there = sum(len(line) + 1 for line in [*lines, last] if line not in told)
+    whole = sum(len(f"{number}\n") for number in range(1, 1_000_001))
+    assert result.stdout.dropped == whole - there
+
+
+async def test_a_ring_whose_driver_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it refuses is counted as what any other driver does."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    log = tmp_path / "log"
+    async with await create_io(Stdio(stdout=f"log+raw://{log}?mode=non-blocking")) as io:
+        monkeypatch.setattr("pyshimio.logging._kernel.write", refuse)
+        await io.spawn(["printf", "one\\ntwo"])
+        result = await io.drain()
+    assert result.stdout is not None
+    assert result.stdout.dropped == 7
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["?mode=non-blocking", ""])
+async def test_the_end_on_a_full_disk(tmp_path: Path, mode: str) -> None:
+    """What a stream ends with waits as all else does; and whoever closes does not."""
+    with tmpfs(tmp_path / "disk", "512k") as disk:
+        log, ballast = disk / "log", disk / "ballast"
+        async with await create_io(Stdio(stdout=f"log+raw://{log}{mode}")) as io:
+            ballast.write_bytes(b"x" * 500_000)
+            full = disk / "full"
+            with suppress(OSError), open(full, "wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 1000)
+            process = await io.spawn(["sh", "-c", "seq 5000; printf tail"])
+            await until(lambda: bool(process.exited))
+            with anyio.move_on_after(0.3):
+                await io.drain()
+            full.unlink()
+            ballast.unlink()
+            assert (await io.drain()).complete
+        assert log.read_bytes().endswith(b"5000\ntail")
+        io = await create_io(Stdio(stdout=f"log+raw://{log}{mode}"))
+        with suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 1000)
+        await io.spawn(["sh", "-c", "seq 5000; printf tail"])
+        with anyio.move_on_after(0.3):
+            await io.drain()
+        io.close()
+        await until(lambda: not any(t.name == "pyshimio log" for t in threading.enumerate()))
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_and_then_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had waited for room is counted when it is lost."""
+    sinks = scheme.sinks(
+        StdioURI("log+raw", str(tmp_path / "log")), streams=["stdout"], id="c", namespace="n"
+    )
+    sink = sinks["stdout"]
+    sink.open()
+    codes = iter([errno.ENOSPC, errno.EIO])
+
+    def fail(*_: object) -> None:
+        code = next(codes)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("pyshimio.logging._kernel.write", fail)
+    assert sink.write([b"waits\n"]) == 6
+    assert sink.dropped == 0
+    monkeypatch.setattr("pyshimio.logging._kernel.write", fail)
+    with suppress(StopIteration):
+        sink.write([b""])
+    monkeypatch.undo()
+    sink.flush()
+    assert sink.dropped == 6
+
+
+async def test_another_packages_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name makes a scheme, too."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    info = tmp_path / "one-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: one\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[pyshimio.log_drivers]\nmine = shouts:Shouts\n")
+    (tmp_path / "shouts.py").write_text(
+        "from pyshimio.logging._plain import Raw\n"
+        "class Shouts(Raw):\n"
+        "    def encode(self, batch):\n"
+        "        return super().encode(batch).upper()\n"
+    )
+    log = tmp_path / "log"
+    async with await create_io(f"log+mine://{log}") as io:
+        await io.spawn(["echo", "hello"])
+        assert (await io.drain()).complete
+    assert log.read_text() == "HELLO\n"
 
 
 async def test_a_tee(tmp_path: Path) -> None:
@@ -134,7 +233,13 @@ async def test_an_abandoned_ring(tmp_path: Path) -> None:
         ("log+raw:///x?driver=cri", LogOptionError, "twice"),
         ("log+raw:///x?mode=some", LogOptionError, "non-blocking"),
         ("log+raw:///x?drop=oldest", LogOptionError, "drop"),
-        ("log+no-such:///x", UnknownSchemeError, "log+json-file"),
+        ("log+no-such:///x", UnknownDriverError, "json-file"),
+        ("log:///x", UnknownSchemeError, "log+"),
+        (
+            "log+raw:///x?tee.driver=raw&tee.log-path=/y&tee.max-line=1",
+            LogOptionError,
+            "tee.max-line",
+        ),
         ("log+json-file:///no/such/directory/x", LogFileError, "/no/such"),
     ],
 )

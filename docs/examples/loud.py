@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """A log driver: binary:///path/to/loud.py?path=/var/log/loud.log"""
 
-from pyshimio.logging import Driver, Options, absolute_path, run
+from pyshimio.logging import Driver, LogFile, Options, absolute_path, run
 
 
 class Loud(Driver):
     options = Options("loud", {"path": absolute_path}, required=("path",))
 
     def open(self):
-        self.file = open(self.values["path"], "ab", buffering=0)
+        self.file = LogFile(self.values["path"], repair=False)
+        self.file.open()
 
     def write(self, batch):
-        self.file.write(batch.data.upper())
+        self.file.write(batch.as_written.upper())
+
+    def flush(self):
+        self.file.flush()
 
 
 run(Loud)

@@ -19,6 +19,9 @@ class Delivered(Driver):
     Args:
         info: The container.
         plan: With a ring or a second driver.
+
+    Attributes:
+        over: Nobody has time any more; set by whoever cannot wait for what goes on in a thread.
     """
 
     def __init__(self, info: LogInfo, plan: Plan) -> None:
@@ -27,13 +30,14 @@ class Delivered(Driver):
         self.peeks = plan.driver.peeks
         self._plan = plan
         self._delivery: Delivery | None = None
-        self._over = False
+        self._closed = False
+        self.over: bool = False
 
     def open(self) -> None:
         driver = self._plan.driver
         driver.open()
         try:
-            self._delivery = self._plan.deliver(driver, lambda: self._over)
+            self._delivery = self._plan.deliver(driver, lambda: self.over)
         except BaseException:
             driver.close()
             raise
@@ -47,15 +51,19 @@ class Delivered(Driver):
             self._delivery.reopen()
 
     def close(self) -> None:
-        delivery, self._delivery = self._delivery, None
-        if delivery is not None:
-            delivery.finish()
+        if self._delivery is not None and not self._closed:
+            self._closed = True
+            self._delivery.finish()
 
     def abandon(self) -> None:
-        self._over = True
-        delivery, self._delivery = self._delivery, None
-        if delivery is not None:
-            delivery.abandon()
+        self.over = True
+        if self._delivery is not None and not self._closed:
+            self._closed = True
+            self._delivery.abandon()
+
+    def lost(self, stream: str) -> int:
+        """Bytes of a stream's lines that were dropped or refused."""
+        return 0 if self._delivery is None else self._delivery.lost.get(stream, 0)
 
     @property
     def stats(self) -> dict[str, int]:

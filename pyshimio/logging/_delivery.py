@@ -7,7 +7,7 @@ what goes wrong is the same for ``Ring`` and ``Tee``, which do not wait.
 from __future__ import annotations
 
 from . import _kernel
-from ._driver import Driver
+from ._driver import Driver, say_nothing
 from ._kernel import NO_ROOM
 
 TYPE_CHECKING = False
@@ -30,16 +30,23 @@ class Counted:
         failed: Records that the driver refused for good; at least one if it could not be flushed
             or closed in the end.
         dropped: Records that were not handed to it: the ring was full, or the time was up.
+        lost: Bytes of lines in those two, by stream.
         error: The first thing that went wrong.
+        report: Told at once what goes wrong, and when it is over; each only when it is another
+            than the last.
     """
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
+        driver.report = self._tell
         self.records: int = 0
         self.bytes: int = 0
         self.failed: int = 0
         self.dropped: int = 0
+        self.lost: dict[str, int] = {}
         self.error: Exception | None = None
+        self.report: Callable[[str], None] = say_nothing
+        self._reported = ""
 
     @property
     def stats(self) -> dict[str, int]:
@@ -48,12 +55,22 @@ class Counted:
         return {**own, "failed": self.failed, "dropped": self.dropped, **self.driver.stats}
 
     def _note(self, error: Exception) -> None:
-        """Remember the first thing that went wrong."""
+        """Remember the first thing that went wrong, and say what does."""
         self.error = self.error or error
+        self._tell(str(error) or repr(error))
 
-    def _skip(self, count: int) -> None:
-        """So many records are not handed to the driver."""
-        self.dropped += count
+    def _tell(self, text: str) -> None:
+        if text != self._reported:
+            self._reported = text
+            self.report(text)
+
+    def _skip(self, batch: Batch) -> None:
+        """It is not handed to the driver."""
+        self.dropped += batch.count
+        self._lose_bytes(batch)
+
+    def _lose_bytes(self, batch: Batch) -> None:
+        self.lost[batch.stream] = self.lost.get(batch.stream, 0) + len(batch.data)
 
     def _put(self, batch: Batch, over: Callable[[], bool]) -> None:
         """Hand a batch to the driver, and wait for room as long as it is not *over*."""
@@ -61,12 +78,14 @@ class Counted:
             self._patiently(lambda: self.driver.write(batch), over)
         except Exception as error:  # noqa: BLE001 - a driver that fails does not end the container
             self.failed += batch.count
+            self._lose_bytes(batch)
             self._note(error)
         else:
             self.records += batch.count
             self.bytes += len(batch.data)
 
     def _patiently(self, step: Callable[[], None], over: Callable[[], bool]) -> None:
+        waited = False
         while True:
             try:
                 step()
@@ -74,9 +93,12 @@ class Counted:
                 if error.errno not in NO_ROOM or over() or not keeps_back(self.driver):
                     raise
                 self._note(error)
+                waited = True
                 _kernel.sleep(RETRY)
                 step = self.driver.flush
             else:
+                if waited:
+                    self._tell("there is room again")
                 return
 
     def _end(self, over: Callable[[], bool]) -> None:
@@ -86,7 +108,8 @@ class Counted:
         except Exception as error:  # noqa: BLE001 - said in the end
             self._lost(error)
         try:
-            self.driver.close()
+            # (To close may be to wait for a compression.)
+            (self.driver.abandon if over() else self.driver.close)()
         except Exception as error:  # noqa: BLE001 - said in the end
             self._lost(error)
 

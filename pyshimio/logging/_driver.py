@@ -7,7 +7,7 @@ from ._options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ._info import LogInfo
@@ -25,22 +25,27 @@ class Driver:
     Attributes:
         options: What it accepts; checked before it is made.
         cap: Bytes of the longest line that it gets whole; 0 for no cap.
+        report: For what goes wrong without a record being lost; a logger says it on its stderr.
         peeks: Whether a line of exactly the cap is whole (:class:`~pyshimio.logging.Copier`).
 
     Example:
         A whole log driver, at the other end of ``binary:///path/to/this?path=/var/log/loud``::
 
-            from pyshimio.logging import Driver, Options, absolute_path, run
+            from pyshimio.logging import Driver, LogFile, Options, absolute_path, run
 
 
             class Loud(Driver):
                 options = Options("loud", {"path": absolute_path}, required=("path",))
 
                 def open(self):
-                    self.file = open(self.values["path"], "ab", buffering=0)
+                    self.file = LogFile(self.values["path"], repair=False)
+                    self.file.open()
 
                 def write(self, batch):
-                    self.file.write(batch.data.upper())
+                    self.file.write(batch.as_written.upper())
+
+                def flush(self):
+                    self.file.flush()
 
 
             run(Loud)
@@ -51,6 +56,7 @@ class Driver:
     peeks: bool = False
 
     def __init__(self, info: LogInfo) -> None:
+        self.report: Callable[[str], None] = say_nothing
         self.info = info
         self.values: Mapping[str, Any] = self.options.read(info.options)
 
@@ -85,3 +91,7 @@ class Driver:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {dict(self.values)}>"
+
+
+def say_nothing(_text: str) -> None:
+    """Nobody listens."""

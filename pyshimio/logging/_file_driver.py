@@ -31,7 +31,11 @@ class FileDriver(Driver):
             rotation=self.rotation(),
             nofollow=self.values.get("nofollow", False),
             repair=self.repair,
+            failed=self._failed,
         )
+
+    def _failed(self, error: Exception) -> None:
+        self.report(str(error))
 
     def rotation(self) -> Rotation | None:
         """What becomes of a full file; None where there is none."""

@@ -162,9 +162,10 @@ class JsonFile(FileDriver):
         """When the newest record was, for a file that is being compressed."""
         return rfc3339(self._newest) if self._newest else ""
 
-    def compression_failed(self, _error: Exception) -> None:
+    def compression_failed(self, error: Exception) -> None:
         """Counted; the file is there as it was."""
         self.compress_failed += 1
+        self.report(f"cannot compress an old file: {error}")
 
     @property
     def stats(self) -> dict[str, int]:

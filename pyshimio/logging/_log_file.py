@@ -15,6 +15,8 @@ from . import _kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._rotation import Rotation
 
 __all__ = ("LogFile",)
@@ -37,13 +39,13 @@ class LogFile:
         repair: Cut off what is no whole record when the file is opened: the beginning of one that
             a process that was killed could not end, or NULs that a crashed file system has put
             there.
+        failed: Told why the file could not be rotated or opened anew, and the old one stays in use.
 
     Attributes:
         repaired: Bytes that were cut off.
         rotations: How often it was rotated.
         reopened: How often it was opened anew.
         failures: How often it could not be rotated or opened anew, and the old one stayed in use.
-        failure: The last of those.
     """
 
     def __init__(
@@ -53,13 +55,14 @@ class LogFile:
         rotation: Rotation | None = None,
         nofollow: bool = False,
         repair: bool = True,
+        failed: Callable[[Exception], None] = lambda _error: None,
     ) -> None:
         self.path: str = path
         self.repaired: int = 0
         self.rotations: int = 0
         self.reopened: int = 0
         self.failures: int = 0
-        self.failure: Exception | None = None
+        self._tell = failed
         self._rotation = rotation
         self._flags = APPEND | (os.O_NOFOLLOW if nofollow else 0)
         self._repairs = repair
@@ -195,7 +198,7 @@ class LogFile:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
-        self.failure = error
+        self._tell(error)
 
     def _boundary(self, room: int) -> int:
         """The end of the record that fills *room*: a file may be larger by a part of one."""

@@ -32,5 +32,4 @@ class Raw(FileDriver):
     repair = False  # what a stream ends with need not be a newline
 
     def encode(self, batch: Batch) -> bytes:
-        last = batch.partial is not None and batch.partial.last
-        return batch.data + (b"\n" if last else b"")
+        return batch.as_written

@@ -129,6 +129,12 @@ class Batch:
     def count(self, records: int) -> None:
         self._count = records
 
+    @property
+    def as_written(self) -> bytes:
+        """The stream's own bytes: *data*, and the newline that ends the last piece of a line."""
+        ends = self.partial is not None and self.partial.last
+        return self.data + NEWLINE if ends else self.data
+
     def records(self, *, severity: bool = False) -> Iterator[Record]:
         """One after the other.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from . import _kernel
 from ._delivery import RETRY, Counted
-from ._record import Batch
+from ._record import Batch, Partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Literal
 
     from ._driver import Driver
@@ -49,6 +48,7 @@ class Ring(Counted):
         super().__init__(driver)
         self._size = size
         self._drop_oldest = drop == "oldest"
+        self._begun: dict[str, Partial] = {}  # lines of which the driver has a part
         self._over = over
         self._queue: deque[Batch | _Gap] = deque()
         self._waiting = 0
@@ -91,7 +91,8 @@ class Ring(Counted):
     def _add(self, gap: Batch | _Gap, batch: Batch) -> None:
         assert isinstance(gap, _Gap)
         gap.counts[batch.stream] = gap.counts.get(batch.stream, 0) + batch.count
-        self._skip(batch.count)
+        gap.time = batch.time
+        self._skip(batch)
 
     def reopen(self) -> None:
         """Have the driver open its files anew, between two batches."""
@@ -119,9 +120,24 @@ class Ring(Counted):
                 return None
             found = self._queue.popleft()
             if isinstance(found, _Gap):
-                return found.markers()
+                return [batch for stream in found.counts for batch in self._said(found, stream)]
             self._waiting -= _weight(found)
+            partial = found.partial
+            if partial is None or partial.last:
+                self._begun.pop(found.stream, None)
+            else:
+                self._begun[found.stream] = partial
             return [found]
+
+    def _said(self, gap: _Gap, stream: str) -> Iterator[Batch]:
+        """What stands in the place of those that are missing: a line of its own."""
+        begun = self._begun.pop(stream, None)
+        if begun is not None:
+            end = Partial(begun.id, begun.ordinal + 1, last=True, begun=begun.begun)
+            yield Batch(stream, gap.time, b"", end)
+        count = gap.counts[stream]
+        line = b"pyshimio dropped %d record%b here\n" % (count, b"s" * (count != 1))
+        yield Batch(stream, gap.time, line)
 
     def _reopen(self) -> None:
         try:
@@ -144,7 +160,9 @@ class Ring(Counted):
         """Nothing more comes, what waits is dropped, and the thread ends when the driver does."""
         with self._changed:
             self._ended = True
-            self._skip(sum(found.count for found in self._queue if isinstance(found, Batch)))
+            for found in self._queue:
+                if isinstance(found, Batch):
+                    self._skip(found)
             self._queue.clear()
             self._waiting = 0
             self._changed.notify()
@@ -155,22 +173,15 @@ class _Gap:
 
     Attributes:
         counts: How many, by stream.
+        time: Of the last of them.
     """
 
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "time")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-
-    def markers(self) -> list[Batch]:
-        """What is said of them."""
-        return [_marker(stream, count) for stream, count in self.counts.items()]
+        self.time = 0
 
 
 def _weight(batch: Batch) -> int:
     return len(batch.data) + HOLDING
-
-
-def _marker(stream: str, count: int) -> Batch:
-    line = b"pyshimio dropped %d record%b here\n" % (count, b"s" * (count != 1))
-    return Batch(stream, _kernel.clock(), line)

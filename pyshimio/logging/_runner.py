@@ -34,6 +34,8 @@ __all__ = ("keep_freed_memory", "options_of", "run")
 STREAMS = {3: "stdout", 4: "stderr"}
 READY = 5
 READ = 1 << 16
+TOLD = ("repaired", "failures", "compressions_failed")
+"""Of a driver's counters, those that say that something is wrong."""
 FREED = 1 << 23
 """Bytes."""
 PATIENCE = 10.0
@@ -92,15 +94,21 @@ class _Runner:
         self._reopens = False
 
     def main(self, argv: Sequence[str]) -> int:
+        driver: Driver | None = None
         try:
             _take_descriptors()
             wakeup = self._listen()
-            driver = self._make(_info(argv, os.environ))
-            driver.open()
+            made = self._make(_info(argv, os.environ))
+            made.open()
+            driver = made
             delivery = self._deliver(driver, self._over)
+            delivery.report = _say
             _say_ready()
-        except (ShimIOError, OSError) as error:
-            _say(str(error))
+        except Exception as error:  # noqa: BLE001 - another package's driver may raise anything
+            known = isinstance(error, (ShimIOError, OSError))
+            _say(str(error) if known else f"the log driver failed: {error!r}")
+            if driver is not None:
+                driver.abandon()
             return 1
         keep_freed_memory()
         copiers = {
@@ -108,7 +116,7 @@ class _Runner:
         }
         left = self._copy(copiers, delivery, wakeup)
         delivery.finish()
-        return _verdict(delivery, left)
+        return _verdict(delivery, left, late=self._over())
 
     # -- signals ------------------------------------------------------------------------
 
@@ -209,7 +217,7 @@ def _say_ready() -> None:
         _kernel.close(READY)
 
 
-def _verdict(delivery: Delivery, left: list[int]) -> int:
+def _verdict(delivery: Delivery, left: list[int], *, late: bool) -> int:
     """What there is to say in the end, and the exit status."""
     lost = [
         f"{_kernel.unread(fd)} bytes of {STREAMS[fd]} were not read {PATIENCE:.0f} s after SIGTERM"
@@ -221,9 +229,15 @@ def _verdict(delivery: Delivery, left: list[int]) -> int:
         lost.append(f"{delivery.dropped} records were dropped")
     if delivery.error is not None:
         lost.append(str(delivery.error))
+    counted = {
+        name: value
+        for name, value in delivery.stats.items()
+        if name.rpartition(".")[2] in TOLD and value
+    }
+    lost += [f"{name} {value}" for name, value in counted.items()]
     if lost:
         _say("; ".join(lost))
-    return 1 if left or delivery.failed else 0
+    return 1 if left or delivery.failed or (late and delivery.dropped) else 0
 
 
 def _say(text: str) -> None:

@@ -75,8 +75,10 @@ class _Shared:
     def __init__(self, driver: Driver, streams: Sequence[str]) -> None:
         self.driver = driver
         self._lock = threading.Lock()
-        self._open = self._stuck = self._abandoned = False
+        self._open = self._abandoned = False
         self._streams = set(streams)  # those that have not ended
+        self._stuck: dict[str, int] = {}  # bytes that were taken, and found no room yet
+        self._lost: dict[str, int] = {}
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -93,13 +95,21 @@ class _Shared:
     def has_room(self) -> bool:
         """Whether what was taken before has found its place."""
         if self._stuck:
+            stuck = self._stuck
             try:
                 self.driver.flush()
             except OSError as error:
                 if error.errno in NO_ROOM:
                     return False
-            self._stuck = False
+                for stream, size in stuck.items():
+                    self._lost[stream] = self._lost.get(stream, 0) + size
+            self._stuck = {}
         return True
+
+    def lost(self, stream: str) -> int:
+        """Bytes of a stream that were taken, and are nowhere."""
+        behind = self.driver.lost(stream) if isinstance(self.driver, Delivered) else 0
+        return self._lost.get(stream, 0) + behind
 
     def settled(self) -> bool:
         """Whether what was taken has found its place, or nobody waits for it any more."""
@@ -115,7 +125,8 @@ class _Shared:
         except OSError as error:
             if error.errno not in NO_ROOM or not keeps_back(self.driver):
                 return len(batch.data)
-            self._stuck = True
+            size = self._stuck.get(batch.stream, 0)
+            self._stuck[batch.stream] = size + len(batch.data)
         except Exception:  # noqa: BLE001 - a driver that fails does not end the container
             return len(batch.data)
         return 0
@@ -141,6 +152,8 @@ class _Shared:
         """
         self._streams.discard(stream)
         self._abandoned = not self._streams
+        if self._abandoned and isinstance(self.driver, Delivered):
+            self.driver.over = True  # for the thread that has the lock
         self._close_abandoned()
 
     def _close_abandoned(self) -> None:
@@ -154,18 +167,19 @@ class _Shared:
 
 
 class DriverSink:
-    """One stream on its way into a driver.
-
-    Attributes:
-        dropped: Bytes that the driver refused.
-    """
+    """One stream on its way into a driver."""
 
     blocking = True
 
     def __init__(self, shared: _Shared, stream: str) -> None:
-        self.dropped = 0
+        self._refused = 0
         self._shared = shared
         self._copier = Copier(stream, cap=shared.driver.cap, peeks=shared.driver.peeks)
+
+    @property
+    def dropped(self) -> int:
+        """Bytes of lines that the driver refused, or that a ring had no room for."""
+        return self._refused + self._shared.lost(self._copier.stream)
 
     @property
     def driver(self) -> Driver:
@@ -190,16 +204,21 @@ class DriverSink:
             if not self._shared.has_room():
                 return 0
             for batch in self._copier.feed(data, _kernel.clock()):
-                self.dropped += self._shared.put(batch)
+                self._refused += self._shared.put(batch)
         return len(data)
 
     def flush(self) -> None:
-        while not self._shared.settled():
-            _kernel.sleep(RETRY)
+        self._settle()
         with self._shared:
             for batch in self._copier.finish(_kernel.clock()):
-                self.dropped += self._shared.put(batch)
+                self._refused += self._shared.put(batch)
+        self._settle()
+        with self._shared:
             self._shared.leave(self._copier.stream)
+
+    def _settle(self) -> None:
+        while not self._shared.settled():
+            _kernel.sleep(RETRY)
 
     def reopen(self) -> None:
         with self._shared:

@@ -65,14 +65,30 @@ class Tee:
             leg.abandon()
 
     @property
+    def report(self) -> Callable[[str], None]:
+        """As for :class:`Block`."""
+        return self._must.report
+
+    @report.setter
+    def report(self, report: Callable[[str], None]) -> None:
+        self._must.report = report
+        for leg in self._legs:
+            leg.report = report
+
+    @property
     def failed(self) -> int:
-        """Records that the one that must have them refused."""
-        return self._must.failed
+        """Records that one of them refused; one that two refused counts twice."""
+        return self._must.failed + sum([leg.failed for leg in self._legs])
 
     @property
     def dropped(self) -> int:
         """Records that some leg missed."""
         return self._must.dropped + sum([leg.dropped for leg in self._legs])
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Bytes of lines that the one that must have them has not, by stream."""
+        return self._must.lost
 
     @property
     def error(self) -> Exception | None:

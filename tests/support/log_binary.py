@@ -36,7 +36,7 @@ class LogBinary:
     def __init__(self, command: Sequence[str], args: Sequence[str], said: Path) -> None:
         out, err, ready = os.pipe(), os.pipe(), os.pipe()
         theirs = (out[0], err[0], ready[1])
-        self._said = said
+        self.said_in = said
         self.stdout, self.stderr, self._ready = out[1], err[1], ready[0]
         actions: list[tuple[object, ...]] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -107,7 +107,7 @@ class LogBinary:
     @property
     def said(self) -> str:
         """What is on its stderr."""
-        return self._said.read_text()
+        return self.said_in.read_text()
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The logger: each line into one file, behind the container's name, the stream and a number."""
 
-from pyshimio.logging import Batch, Driver, LogInfo, Options, absolute_path, run
+from pyshimio.logging import Batch, Driver, LogFile, LogInfo, Options, absolute_path, run
 
 
 class Numbered(Driver):
@@ -12,9 +12,10 @@ class Numbered(Driver):
     def __init__(self, info: LogInfo) -> None:
         super().__init__(info)
         self._count = 0
+        self._file = LogFile(self.values["path"])
 
     def open(self) -> None:
-        self._file = open(self.values["path"], "ab", buffering=0)
+        self._file.open()
 
     def write(self, batch: Batch) -> None:
         lines: list[bytes] = []
@@ -24,6 +25,9 @@ class Numbered(Driver):
             whole = record.partial is None or record.partial.last
             lines.append(head.encode() + record.line + (b"\n" if whole else b" (no newline)\n"))
         self._file.write(b"".join(lines))
+
+    def flush(self) -> None:
+        self._file.flush()
 
     def close(self) -> None:
         self._file.close()
