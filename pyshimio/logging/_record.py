@@ -131,7 +131,7 @@ class Batch:
 
     @property
     def as_written(self) -> bytes:
-        """The stream's own bytes: *data*, and the newline that ends the last piece of a line."""
+        """The stream as it was, with the newline that a last piece of a line is without."""
         ends = self.partial is not None and self.partial.last
         return self.data + NEWLINE if ends else self.data
 
