@@ -334,7 +334,7 @@ def test_any_part_of_a_log(
     tail = data.draw(st.one_of(st.none(), st.integers(0, 50)))
     window = Window(since=since, until=until, stream=stream)
     reader = Reader(str(tmp_path / "log"), tail=tail, window=window, problem=_fail)
-    found = [(line.stream, line.text, line.time) for line in reader.lines()]
+    found = [(line.stream, line.text, line.time) for line in filter(None, reader.lines())]
     expected = [
         line
         for line in lines
@@ -546,11 +546,12 @@ def test_a_hole_takes_no_memory(tmp_path: Path) -> None:
         file.seek(1 << 24)
         file.write(line)
     tape = Tape(str(log))
-    forwards, backwards = list(tape.lines(0)), list(tape.before(tape.size))
+    forwards, backwards = list(tape.lines()), list(tape.before(tape.size))
     tape.close()
     assert [place for place, _ in forwards] == [len(line), (1 << 24) + len(line)]
     assert [place for place, _ in backwards] == [len(line), 0]
     for _, text in (forwards[1], backwards[0]):
+        assert text is not None
         assert text.lstrip(b"\0") + b"\n" == line
         assert len(text) <= 2 * BLOCK + len(line)
 

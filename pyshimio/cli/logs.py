@@ -106,6 +106,7 @@ class _Printer:
 
     def __init__(self, options: LogOptions) -> None:
         self._options = options
+        self._begun: dict[str, bool] = {}  # whether the last line there has no end
         self._coloured = {
             "stdout": sys.stdout.isatty(),
             "stderr": sys.stderr.isatty(),
@@ -113,13 +114,15 @@ class _Printer:
 
     def print(self, line: LogLine) -> None:
         if self._options.as_json:
-            sys.stdout.write(json.dumps(_as_object(line), ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            data = json.dumps(_as_object(line), ensure_ascii=False) + "\n"
+            # (What is no character stands there as JSON has it.)
+            sys.stdout.buffer.write(data.encode("utf-8", "backslashreplace"))
+            sys.stdout.buffer.flush()
             return
         text = line.text + (b"\n" if line.complete else b"")
         if self._options.details and line.attributes:
             pairs = ",".join(f"{name}={line.attributes[name]}" for name in sorted(line.attributes))
-            text = f"{pairs} ".encode("utf-8", "surrogateescape") + text
+            text = f"{pairs} ".encode("utf-8", "backslashreplace") + text
         stream = "stderr" if line.stream == "stderr" else "stdout"
         coloured = self._coloured[stream]
         if self._options.timestamps:
@@ -128,6 +131,9 @@ class _Printer:
         if stream == "stderr" and coloured:
             text = click.style("▌", fg="red").encode() + text
         target = getattr(sys, stream).buffer
+        if self._begun.get(stream):
+            text = b"\n" + text  # something else than the rest of that line
+        self._begun[stream] = not (line.complete or line.more)
         target.write(text)
         target.flush()
 

@@ -2,102 +2,92 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack
 from errno import ENOENT
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ..errors import LogFileError
 from . import _kernel
+from ._current import Current
 from ._old_files import names_of, parts_of, written_of
-from ._reader import Problem
-from ._tape import BLOCK, NEWLINE, Tape, is_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ._lines import LogLine
     from ._old_files import Part
     from ._parse import Piece
     from ._reader import Reader
+    from ._tape import Identity, Tape
 
 __all__ = ("Follower",)
-
-MEMORY = 256
-"""Bytes before our place by which a file is known again after it was truncated and has grown."""
 
 
 class Follower:
     """What is new in a log, each time it is asked.
 
     Rotated by renaming: the old file is read to its end, then those between, then the new one.
-    Truncated (logrotate's ``copytruncate``): what was cut off is read from the copy.  Removed and
-    made again: from the beginning of the new one.  In a directory of kubelet's: when the container
-    was started again, with the log of that life.
+    Removed and made again: from the beginning of the new one.  In a directory of kubelet's: when
+    the container was started again, with the log of that life.
 
     Args:
         reader: It has read what was there; the file that is written is taken over from it.
-        where: The file that is written, or a directory.
-        problem: Told what was left out.
     """
 
-    def __init__(self, reader: Reader, where: str, problem: Callable[[Problem], None]) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._where = where
-        self._path = written_of(where) if reader.last is None else reader.last[0].path
-        self._problem = problem
-        self._tape: Tape | None = None
-        self._place = 0
-        self._memory = b""
-        if reader.last is not None:
-            self._tape, self._place, line = reader.last
-            reader.last = None
-            if line:
-                self._memory = (line + NEWLINE)[-MEMORY:]
+        self._current: Current | None = None
+        self._before: Identity | None = None  # the newest old file when the current one was opened
+        self._told: dict[str, int] = {}  # what could not be opened, and why
+        self._closed = False
+        if reader.current is not None:
+            self._current, self._before = reader.current
+            reader.current = None
+        self._path = written_of(reader.path) if self._current is None else self._current.log
 
-    def lines(self) -> Iterator[LogLine]:
-        """Those that have come since it was asked last."""
-        for piece in self._pieces():
-            if piece is None:
-                yield from self._reader.rest()
-                continue
-            if self._reader.passes(piece):
-                return
-            line = self._reader.joiner.add(piece)
-            if line is not None and self._reader.window.has(line):
-                yield line
+    def lines(self) -> Iterator[LogLine | None]:
+        """Those that have come since it was asked last; None for a breath."""
+        yield from self._reader.wanted(self._pieces())
 
     def _pieces(self) -> Iterator[Piece | None]:
         """What is new; None between two lives of the container."""
         while True:
-            if self._tape is None:
-                self._tape = self._opened(self._path)
-                if self._tape is None:
+            if self._current is None:
+                tape = self._opened(self._path)
+                if tape is None:
                     return
-                self._place, self._memory = 0, b""
-            yield from self._rest(self._tape)
+                self._take(tape, self._path)
+            current = self._current
+            assert current is not None
+            yield from current.pieces()
             written = self._written()
-            if written == self._path and not self._replaced(self._tape):
+            if not self._replaced(current.tape, written):
                 return
             # Whoever wrote into it has another file by now; what came at the last moment comes.
-            yield from self._rest(self._tape)
-            newer, current = self._successors(self._tape, written)
-            if current is None:  # whoever rotates is about to make it; from ours it is found then
-                return
-            self._tape.close()
-            self._tape, self._place, self._memory = current, 0, b""
-            for log, tape in newer:
-                try:
+            yield from current.pieces()
+            with ExitStack() as stack:
+                found = self._successors(stack, current, written)
+                if found is None:  # whoever rotates is about to make it; from ours it is found then
+                    return
+                newer, tape = found
+                self._take(tape, written)
+                for log, old in newer:
                     yield from self._another_life(log)
-                    yield from self._reader.whole(tape)
-                finally:
-                    tape.close()
+                    yield from self._reader.whole(old)
             yield from self._another_life(written)
+
+    def _take(self, tape: Tape, log: str) -> None:
+        if self._current is not None:
+            self._current.tape.close()
+        if self._closed:  # by the loop, while this thread was at work
+            tape.close()
+        self._current = Current(self._reader, log, tape)
 
     def _written(self) -> str:
         """The file that is written now."""
         try:
-            return written_of(self._where)
+            return written_of(self._reader.path)
         except (LogFileError, OSError):
             return self._path  # the directory is empty, or gone: another one may come
 
@@ -106,166 +96,100 @@ class Follower:
             self._path = log
             yield None
 
-    def _rest(self, tape: Tape) -> Iterator[Piece]:
-        """What stands behind our place, in whole lines."""
-        size = BLOCK
-        while True:
-            data = tape.read(self._place, size)
-            # Looked at when it has been read: then it cannot be of what came afterwards.
-            if self._truncated(tape):
-                yield from self._from_copy(tape)
-                self._place, self._memory = 0, b""
-                continue
-            end = data.rfind(NEWLINE) + 1
-            if not end:
-                if len(data) < size:
-                    return  # the rest of that line is to come
-                if is_empty(data):  # it is no part of any line
-                    self._place, self._memory = self._place + len(data), data[-MEMORY:]
-                else:
-                    size *= 2
-                continue
-            size = BLOCK
-            for line in data[: end - 1].split(NEWLINE):
-                self._place += len(line) + 1
-                yield from self._reader.pieces(tape.path, self._place, line)
-            self._memory = (self._memory + data[:end])[-MEMORY:]
-
-    def _truncated(self, tape: Tape) -> bool:
-        if tape.size < self._place:
-            return True
-        count = len(self._memory)
-        return bool(count) and tape.read(self._place - count, count) != self._memory
-
-    def _replaced(self, tape: Tape) -> bool:
-        """Whether another file has the path."""
+    def _replaced(self, tape: Tape, written: str) -> bool:
+        """Whether another file is written."""
         try:
-            status = _kernel.stat(self._path)
-        except FileNotFoundError:
+            status = _kernel.stat(written)
+        except OSError:
             return False  # a new one is to come
         other = (status.st_dev, status.st_ino) != tape.inode
         # A writer may go on in the old file until it is told of the new one.
         return other and (status.st_size > 0 or not tape.written())
 
-    def _from_copy(self, tape: Tape) -> Iterator[Piece]:
-        """What stood behind our place when the file was truncated, if somebody has a copy."""
-        count = len(self._memory)
-        for part in reversed(self._old_parts(self._path)):
-            copy = self._opened(part.path) if part.log == self._path and count else None
-            if copy is None:
-                continue
-            try:
-                lines = None if copy.inode == tape.inode else self._behind_our_place(copy)
-                if lines is None:
-                    continue
-                for place, line in lines:
-                    yield from self._reader.pieces(part.path, place, line)
-            finally:
-                copy.close()
-            return
-        if count:
-            self._problem(
-                Problem(self._path, self._place, "truncated; what stood behind this is lost")
-            )
+    def _successors(
+        self, stack: ExitStack, current: Current, written: str
+    ) -> tuple[list[tuple[str, Tape]], Tape] | None:
+        """The files that are newer than ours, open: the old ones in their order, and the last.
 
-    def _behind_our_place(self, copy: Tape) -> Iterator[tuple[int, bytes]] | None:
-        """The lines of a copy that we had not read; None when it is no copy of our file."""
-        count = len(self._memory)
-        if not copy.compressed:
-            known = copy.read(self._place - count, count) == self._memory
-            return copy.lines(self._place) if known else None
-        place, memory = 0, b""
-        lines = copy.unzipped()
-        with suppress(LogFileError):  # damaged, or not whole yet
-            while place < self._place:
-                line = next(lines, None)
-                if line is None:
+        With each old one the log that it belongs to.  While they are being opened they may be given
+        other names, so it is looked at again.
+        """
+        ours = current.tape.identity()
+        while True:
+            with ExitStack() as opened:
+                names = self._names()
+                tape = self._opened(written)
+                if tape is None:
                     return None
-                place += len(line) + 1
-                memory = (memory + line + NEWLINE)[-count:]
-        known = place == self._place and memory == self._memory
-        return self._rest_of(copy, lines, place) if known else None
+                opened.callback(tape.close)
+                newer = self._newer(opened, ours, self._old_parts(written))
+                before = newer[-1][1].identity() if newer else ours
+                if names == self._names():
+                    # All but the one that is read from now on are closed by the caller.
+                    opened.pop_all()
+                    for _, old in newer:
+                        stack.callback(old.close)
+                    self._before = before
+                    return newer, tape
 
-    def _rest_of(
-        self, copy: Tape, lines: Iterator[bytes], place: int
-    ) -> Iterator[tuple[int, bytes]]:
-        try:
-            for line in lines:
-                place += len(line) + 1
-                yield place, line
-        except LogFileError as error:
-            self._problem(Problem(copy.path, place, str(error)))
+    def _newer(
+        self, opened: ExitStack, ours: Identity, parts: list[Part]
+    ) -> list[tuple[str, Tape]]:
+        """Those behind ours; if it is gone, behind the one that was before it."""
+        found: list[tuple[str, Tape]] = []
+        gone: list[tuple[str, Tape]] | None = None  # those behind the one before
+        for part in reversed(parts):
+            tape = self._opened(part.path)
+            if tape is None:
+                continue
+            opened.callback(tape.close)
+            if ours.is_of(tape):
+                return found
+            if gone is None and self._before is not None and self._before.is_of(tape):
+                gone = list(found)
+            found.insert(0, (part.log, tape))
+        return found if gone is None else gone
 
     def _old_parts(self, written: str) -> list[Part]:
         """What is older than the file that is written; a next life may have begun meanwhile."""
         try:
-            return list(takewhile(lambda part: part.path != written, parts_of(self._where)))
+            parts = parts_of(self._reader.path)
         except LogFileError:
             return []
-
-    def _successors(self, tape: Tape, written: str) -> tuple[list[tuple[str, Tape]], Tape | None]:
-        """The files that are newer than *tape*, open: the old ones in their order, and the last.
-
-        With each old one the log that it belongs to.
-
-        While they are being opened they may be given other names, so it is looked at again.
-        """
-        first = next(iter(tape.lines(0)), (0, b""))[1]
-        while True:
-            names = self._names()
-            newer: list[tuple[str, Tape]] = []
-            current = self._opened(written)
-            if current is None:
-                return newer, None
-            for part in reversed(self._old_parts(written)):
-                old = self._opened(part.path)
-                if old is None:
-                    continue
-                if self._read_before(old, tape, first):
-                    old.close()
-                    break
-                newer.insert(0, (part.log, old))
-            if names == self._names():
-                return newer, current
-            for opened in (*(old for _, old in newer), current):
-                opened.close()
+        return list(takewhile(lambda part: part.path != written, parts))
 
     def _names(self) -> list[tuple[str, int]]:
         try:
-            return names_of(self._where)
+            return names_of(self._reader.path)
         except LogFileError:
             return []
 
-    def _read_before(self, old: Tape, tape: Tape, first: bytes) -> bool:
-        """Whether *old* is the file that was read (renamed, or compressed by now) or is older."""
-        if old.inode == tape.inode:
-            return True
-        begin = b""
-        with suppress(LogFileError):
-            lines = old.unzipped() if old.compressed else (x for _, x in old.lines(0))
-            begin = next(lines, b"")
-        ours, its = self._reader.time_of(first), self._reader.time_of(begin)
-        return ours is not None and its is not None and its <= ours
-
     def _opened(self, path: str) -> Tape | None:
+        """A file; None if it cannot be opened, which is said once."""
         try:
-            return Tape(path)
+            tape = self._reader.open(path)
         except LogFileError as error:
-            if error.errno != ENOENT:
-                self._problem(Problem(path, None, str(error)))
+            code = error.errno or 0
+            if code != ENOENT and self._told.get(path) != code:
+                self._told[path] = code
+                self._reader.complain(path, None, str(error))
             return None
+        self._told.pop(path, None)
+        return tape
 
-    @property
-    def inode(self) -> tuple[int, int] | None:
-        """Which file is being read."""
-        return None if self._tape is None else self._tape.inode
-
-    def written(self) -> bool:
-        """Whether anybody has the file open for writing; True where that cannot be told."""
-        return self._tape is None or self._tape.written()
+    def unwritten(self) -> bool:
+        """Whether nobody can write any more: no rotation is under way, and no writer there."""
+        if self._current is None:
+            return False
+        tape = self._current.tape
+        try:
+            status = _kernel.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == tape.inode and not tape.written()
 
     def close(self) -> None:
         """Idempotent."""
-        if self._tape is not None:
-            self._tape.close()
-            self._tape = None
+        self._closed = True
+        if self._current is not None:
+            self._current.tape.close()

@@ -31,6 +31,7 @@ class LogLine:
         complete: False for what a stream ended with that was no whole line, and for all parts but
             the last of one of more than 16 MiB.
         attributes: docker's (``docker logs --details``).
+        more: The next line of this stream goes on with this one, which was too long.
     """
 
     time: int
@@ -38,6 +39,7 @@ class LogLine:
     text: bytes
     complete: bool
     attributes: Mapping[str, str]
+    more: bool = False
 
 
 class Joiner:
@@ -56,7 +58,7 @@ class Joiner:
             self._sizes[piece.stream] = size
             return None
         self._begun[piece.stream], self._sizes[piece.stream] = [], 0
-        return _joined(begun, complete=piece.ended)
+        return _joined(begun, complete=piece.ended, more=not piece.ended)
 
     def rest(self) -> Iterator[LogLine]:
         """What has no end."""
@@ -67,10 +69,10 @@ class Joiner:
         self._sizes.clear()
 
 
-def _joined(pieces: list[Piece], *, complete: bool) -> LogLine:
+def _joined(pieces: list[Piece], *, complete: bool, more: bool = False) -> LogLine:
     first = pieces[0]
     text = first.text if len(pieces) == 1 else b"".join(piece.text for piece in pieces)
-    return LogLine(first.time, first.stream, text, complete, first.attributes)
+    return LogLine(first.time, first.stream, text, complete, first.attributes, more)
 
 
 @attrs.frozen(kw_only=True)
@@ -101,4 +103,9 @@ class Window:
 
     def over(self, time: int) -> bool:
         """Whether nothing behind a line of that time is wanted."""
-        return self.until is not None and time > self.until + SKEW
+        return self.latest is not None and time > self.latest
+
+    @property
+    def latest(self) -> int | None:
+        """What is newer need not be looked at."""
+        return None if self.until is None else self.until + SKEW

@@ -11,7 +11,7 @@ import attrs
 
 from ..errors import LogFileError
 from . import _kernel
-from ._rotation import GZ, numbered
+from ._rotation import DATE, GZ, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ DOCKER = "-json.log"
 KUBELET = ".log"
 STAMP = 15
 """Characters of ``20261126-101112``, which kubelet hangs on the name of a file that it renames."""
-DATE = 8
-"""Characters of ``20261126``, with which logrotate's ``dateext`` begins; more may follow."""
+LINKS = 10
+"""Links that are followed: kubelet's leads to docker's, which leads to a file."""
 
 
 @attrs.frozen
@@ -49,8 +49,8 @@ def parts_of(path: str) -> list[Part]:
     """All files of a log, the oldest first, and last the one that is written.
 
     Args:
-        path: The one that is written; or a directory, docker's of a container or kubelet's, whose
-            restarts then follow each other.
+        path: The one that is written, or a link to it; or a directory, docker's of a container or
+            kubelet's, whose restarts then follow each other.
 
     Raises:
         LogFileError: There is no log.
@@ -59,11 +59,17 @@ def parts_of(path: str) -> list[Part]:
     try:
         for log in _logs_in(path) if os.path.isdir(path) else [path]:
             # Asked first: when it is renamed meanwhile, it is among the old ones.
-            there = os.path.lexists(log)
-            old = (*_beside(log, ".", _is_stamp), *_beside(log, "-", _is_date), *numbered(log))
-            found += [Part(path, log) for path in (*old, *([log] if there else []))]
+            there = os.path.exists(log)
+            found += [Part(old, log) for old in _old(log)]
+            found += [Part(log, log)] if there else []
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _none(path) from error
+    except OSError as error:
+        raise LogFileError(
+            f"cannot look for the log {path}: {error.strerror}",
+            path=path,
+            errno=error.errno or errno.EIO,
+        ) from error
     if not found:
         raise _none(path)
     return found
@@ -71,6 +77,27 @@ def parts_of(path: str) -> list[Part]:
 
 def _none(path: str) -> LogFileError:
     return LogFileError(f"there is no log at {path}", path=path, errno=errno.ENOENT)
+
+
+def _old(log: str) -> list[str]:
+    """The old files of a log, which are beside what a link leads to."""
+    found: dict[str, str] = {}
+    for name in _chain(log):
+        dated = (*_beside(name, ".", _is_stamp), *_beside(name, ".", _is_date))
+        for old in (*dated, *_beside(name, "-", _is_date), *numbered(name)):
+            found.setdefault(os.path.realpath(old), old)
+    return list(found.values())
+
+
+def _chain(log: str) -> list[str]:
+    """A log, and where its links lead."""
+    found = [log]
+    while os.path.islink(found[-1]) and len(found) < LINKS:
+        target = os.path.join(os.path.dirname(found[-1]), os.readlink(found[-1]))
+        if not os.path.isdir(os.path.dirname(target)):
+            break
+        found.append(target)
+    return found
 
 
 def written_of(path: str) -> str:
@@ -92,23 +119,30 @@ def names_of(path: str) -> list[tuple[str, int]]:
 
 
 def _logs_in(directory: str) -> Sequence[str]:
+    """The files that are written, by docker or kubelet; also while one is being rotated."""
     names = _kernel.listdir(directory)
-    docker = [name for name in names if name.endswith(DOCKER)]
+    docker = {name.partition(DOCKER)[0] for name in names if _is_log(name, DOCKER)}
     restarts = {
-        int(name.removesuffix(KUBELET)): name
+        int(name.partition(KUBELET)[0])
         for name in names
-        if name.endswith(KUBELET) and name.removesuffix(KUBELET).isdecimal()
+        if _is_log(name, KUBELET) and name.partition(KUBELET)[0].isdecimal()
     }
     if len(docker) == 1:
-        return [os.path.join(directory, docker[0])]
+        return [os.path.join(directory, docker.pop() + DOCKER)]
     if restarts:
-        return [os.path.join(directory, restarts[number]) for number in sorted(restarts)]
+        return [os.path.join(directory, f"{number}{KUBELET}") for number in sorted(restarts)]
     raise LogFileError(
         f"{directory} is no directory of one container's logs: there is neither <id>-json.log"
         " nor <restart>.log",
         path=directory,
         errno=errno.ENOENT,
     )
+
+
+def _is_log(name: str, suffix: str) -> bool:
+    """Whether it is the log that is called so, or an old file of it."""
+    _, found, rest = name.partition(suffix)
+    return bool(found) and rest[:1] in {"", ".", "-"}
 
 
 def _beside(log: str, sign: str, fits: Callable[[str], bool]) -> list[str]:

@@ -98,7 +98,10 @@ class _JsonFile:
     name = "json-file"
 
     def parse(self, line: bytes) -> Piece:
-        entry: dict[str, Any] = json.loads(line)
+        try:
+            entry: dict[str, Any] = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         if type(entry) is not dict or not isinstance(entry.get("time"), str):
             raise ValueError("no object with a time")
         text: object = entry.get("log", "")

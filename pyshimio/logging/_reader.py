@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -18,22 +18,24 @@ import attrs
 from .._events import logger
 from ..errors import LogFileError
 from . import _kernel
+from ._current import Current
 from ._lines import Joiner, LogLine, Window
 from ._old_files import Part, names_of, parts_of, written_of
 from ._parse import FORMATS, Format, Piece, detect
-from ._tape import BLOCK, NEWLINE, Tape
+from ._seek import STREAMS, Seeker
+from ._tape import BLOCK, Identity, Tape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ("Problem", "Reader", "log_problem")
 
-MORE = 1 << 20
-"""Bytes before the last lines in which the beginning of one is looked for, if it was cut."""
 PATIENCE, PAUSE = 100, 0.01
 """How often a log that is to be followed is looked for, and seconds between."""
 SAMPLE = 10
 """Lines that may be damaged before a file is called no log."""
+BREATH = 2000
+"""Lines that may be unwanted before the caller is told that we are still at it."""
 
 
 @attrs.frozen
@@ -60,15 +62,23 @@ def log_problem(problem: Problem) -> None:
     logger.warning("%s", problem)
 
 
+@attrs.frozen
+class _Start:
+    """A file that may have something, and from which place on."""
+
+    part: Part
+    tape: Tape
+    place: int
+
+
 class Reader:
     """One log; see :func:`~pyshimio.logging.read_log` for the arguments.
 
     Attributes:
         skipped: Lines that were damaged.
         over: What is wanted has ended.
-        last: The file that is written, open, the place up to which it was read, and the line
-            before that; only after :meth:`lines` with *keep*, which leaves it to the caller to
-            close.
+        current: The file that is written, when it was read to its end, and the one before it; only
+            after :meth:`lines` with *keep*, which leaves it to the caller to close.
     """
 
     def __init__(
@@ -85,42 +95,44 @@ class Reader:
         self.joiner: Joiner = Joiner()
         self.skipped: int = 0
         self.form: Format | None = None
-        self.last: tuple[Tape, int, bytes] | None = None
-        self._tapes: list[Tape] = []
+        self.current: tuple[Current, Identity | None] | None = None
         self.over: bool = False
-        self._place = 0
-        self._line = b""
+        self._seeker = Seeker(self.window, self.parsed)
+        self._tapes: list[Tape] = []
         self._keep = False
         self._tail = tail
         self._nofollow = nofollow
         self._problem = problem
 
-    # -- from the beginning, or from where it is wanted ---------------------------------------
+    # -- from where it is wanted --------------------------------------------------------------
 
-    def lines(self, *, keep: bool = False) -> Iterator[LogLine]:
-        """All lines that are wanted and are there, the oldest first.
+    def lines(self, *, keep: bool = False) -> Iterator[LogLine | None]:
+        """All lines that are wanted and are there, the oldest first; None for a breath.
 
         Raises:
             LogFileError: There is no log, or it is in no format that is known.
         """
         self._keep = keep
         with ExitStack() as stack:
-            parts, starts = self._files(stack)
-            goes_on = keep and bool(starts) and starts[-1][0].path == parts[-1].path
-            found = self._forward(starts)
+            parts, starts, before = self._files(stack)
+            newest = starts[-1] if starts else None
+            goes_on = keep and newest is not None and newest.part.path == parts[-1].path
+            current: Current | None = None
+            if newest is not None and newest.part.path == newest.part.log:
+                current = Current(self, newest.part.log, newest.tape, newest.place)
+            found = self._forward(starts, current)
             if not goes_on:
                 found = chain(found, self.rest())
             if self._tail is not None:
-                yield from deque(found, maxlen=self._tail)
+                yield from deque(filter(None, found), maxlen=self._tail)
             else:
                 yield from found
-            if goes_on:
-                tape = starts[-1][1]
+            if goes_on and current is not None:
                 stack.pop_all()
-                for other in self._tapes:
-                    if other is not tape:
-                        other.close()
-                self.last = (tape, self._place, self._line)
+                for tape in self._tapes:
+                    if tape is not current.tape:
+                        tape.close()
+                self.current = (current, before)
 
     def rest(self) -> Iterator[LogLine]:
         """What has no end, if it is wanted; asked when nothing can follow."""
@@ -133,15 +145,70 @@ class Reader:
 
     @property
     def bytes_read(self) -> int:
-        """Of uncompressed files, up to now."""
+        """From all files, up to now."""
         return sum(tape.bytes_read for tape in self._tapes)
+
+    def open(self, path: str) -> Tape:
+        """One of its files; it counts for :attr:`bytes_read`, and the caller closes it.
+
+        Raises:
+            LogFileError: It cannot be opened.
+        """
+        tape = Tape(path, nofollow=self._nofollow)
+        self._tapes.append(tape)
+        return tape
+
+    def complain(self, path: str, offset: int | None, reason: str) -> None:
+        """Say what was left out."""
+        self._problem(Problem(path, offset, reason))
+
+    def _files(self, stack: ExitStack) -> tuple[list[Part], list[_Start], Identity | None]:
+        """All files, those that may have something, and who the last but one is.
+
+        They are opened between two rotations.
+        """
+        looks = PATIENCE if self._keep else 0
+        while True:
+            if looks and not os.path.exists(self._written()):
+                looks -= 1
+                _kernel.sleep(PAUSE)  # whoever rotates is about to make it
+                continue
+            names = names_of(self.path)
+            parts = parts_of(self.path)
+            self._find_form(parts)
+            failures: list[LogFileError] = []
+            starts = self._starts(parts, stack, failures)
+            before = self._identity(parts[-2]) if self._keep and len(parts) > 1 else None
+            if names == names_of(self.path):
+                if len(failures) == len(parts):
+                    raise failures[0]
+                for error in failures:
+                    self.complain(error.path, None, str(error))
+                return parts, starts, before
+            stack.close()
+
+    def _written(self) -> str:
+        try:
+            return written_of(self.path)
+        except LogFileError:
+            return self.path
+
+    def _identity(self, part: Part) -> Identity | None:
+        try:
+            tape = self.open(part.path)
+        except LogFileError:
+            return None
+        try:
+            return tape.identity()
+        finally:
+            tape.close()
 
     def _find_form(self, parts: list[Part]) -> None:
         """What format it is, from the newest file that has anything."""
         tried = 0
         for part in reversed(parts):
             for line in islice(self._sample(part), SAMPLE):
-                if self._parsed(line.lstrip(b"\0")) is not None:
+                if self.parsed(line) is not None:
                     return
                 tried += 1
         if tried:
@@ -152,196 +219,181 @@ class Reader:
                 errno=errno.EINVAL,
             )
 
-    def _sample(self, part: Part) -> Iterator[bytes]:
-        try:
-            tape = self._open(part)
+    def _sample(self, part: Part) -> Iterator[bytes | None]:
+        with suppress(LogFileError):  # said when it is read
+            tape = self.open(part.path)
             try:
-                if part.compressed:
-                    yield from tape.unzipped()
-                else:
-                    yield from (line for _, line in tape.lines(0))
+                yield from (line for _, line in tape.lines())
             finally:
                 tape.close()
-        except LogFileError:
-            return  # said when it is read
-
-    def _files(self, stack: ExitStack) -> tuple[list[Part], list[tuple[Part, Tape, int]]]:
-        """All files, and those that may have something; opened between two rotations."""
-        looks = PATIENCE if self._keep else 0
-        while True:
-            if looks and not os.path.exists(written_of(self.path)):
-                looks -= 1
-                _kernel.sleep(PAUSE)  # whoever rotates is about to make it
-                continue
-            names = names_of(self.path)
-            parts = parts_of(self.path)
-            self._find_form(parts)
-            failures: list[LogFileError] = []
-            starts = self._starts(parts, stack, failures)
-            if names == names_of(self.path):
-                if len(failures) == len(parts):
-                    raise failures[0]
-                for error in failures:
-                    self._problem(Problem(error.path, None, str(error)))
-                return parts, starts
-            stack.close()
 
     def _starts(
         self, parts: list[Part], stack: ExitStack, failures: list[LogFileError]
-    ) -> list[tuple[Part, Tape, int]]:
+    ) -> list[_Start]:
         """Each file that may have something, with the place from which on; the oldest first."""
-        found: deque[tuple[Part, Tape, int]] = deque()
+        found: deque[_Start] = deque()
         missing = self._tail
+        cut: set[str] | None = None  # streams whose first line here may begin in the file before
         for part in reversed(parts):
             try:
-                tape, start, count = self._start(part, missing, stack)
-                if start is None and part is parts[-1] and not part.compressed:
-                    start = tape.size  # what comes may be new enough
+                tape = self.open(part.path)
+                stack.callback(tape.close)
+                last = part is parts[-1] and self._keep and not tape.compressed
+                if cut is not None:
+                    place, cut = self._head_of(tape, cut)
+                    if place is None:
+                        break
+                    found.appendleft(_Start(part, tape, place))
+                    if not cut:
+                        break
+                    continue
+                if self._begins_later(tape) and not last:
+                    continue
+                place, count = self._start(tape, missing)
+                if place is None and last:
+                    place = tape.end_of_lines()  # what comes may be new enough
+                if place is None:  # it is too old, as are those before it
+                    break
+                if missing is not None:
+                    missing -= count
+                enough = missing is not None and missing <= 0
+                if enough or self._begins_earlier(tape):
+                    cut = set(STREAMS)
+                    if not tape.compressed:
+                        place, known = self._seeker.heads(tape, place)
+                        cut = known if place else cut
+                found.appendleft(_Start(part, tape, place))
+                if cut is not None and not cut:
+                    break
             except LogFileError as error:
                 failures.append(error)
-                continue
-            if start is None:  # it is too old, as are those before it
-                break
-            found.appendleft((part, tape, start))
-            if missing is not None:
-                missing -= count
-                if missing <= 0:
-                    break
         return list(found)
 
-    def _start(
-        self, part: Part, missing: int | None, stack: ExitStack
-    ) -> tuple[Tape, int | None, int]:
-        """The open file, the place, and how many wanted lines there are behind it."""
+    def _head_of(self, tape: Tape, cut: set[str]) -> tuple[int | None, set[str]]:
+        """Where in an older file those lines begin; None if they do not."""
+        if tape.compressed:
+            return None, set()  # (To unpack a file for what may be there is too much.)
+        end = tape.end_of_lines()
+        place, cut = self._seeker.heads(tape, end, cut)
+        return (None if place == end else place), cut
+
+    def _begins_later(self, tape: Tape) -> bool:
+        latest = self.window.latest
+        first = None if latest is None else self._seeker.first(tape)
+        return latest is not None and first is not None and first > latest
+
+    def _begins_earlier(self, tape: Tape) -> bool:
+        """Whether the files before it are too old."""
         earliest = self.window.earliest
-        tape = self._open(part)
-        stack.callback(tape.close)
-        if part.compressed:
+        first = None if earliest is None else self._seeker.first(tape)
+        return earliest is not None and first is not None and first < earliest
+
+    def _start(self, tape: Tape, missing: int | None) -> tuple[int | None, int]:
+        """The place, and how many wanted lines there are behind it; None if all is too old."""
+        earliest, latest = self.window.earliest, self.window.latest
+        if tape.compressed:
             last = None if earliest is None else tape.last_time()
             if last is not None and earliest is not None and last < earliest:
-                return tape, None, 0
-            count = 0 if missing is None else self._count(tape)
-            return tape, 0, count
+                return None, 0
+            return 0, 0 if missing is None else self._count(tape)
         if missing is not None:
-            start, count = self._tail_of(tape, missing)
-            return tape, start, count
-        if earliest is None:
-            return tape, 0, 0
-        newest = next(
-            (t for _, line in tape.before(tape.size) if (t := self.time_of(line)) is not None), None
-        )
-        if newest is not None and newest < earliest:
-            return tape, None, 0
-        return tape, tape.first_not_before(earliest, self._first_time), 0
-
-    def _open(self, part: Part) -> Tape:
-        tape = Tape(part.path, nofollow=self._nofollow)
-        self._tapes.append(tape)
-        return tape
+            end = tape.end_of_lines() if latest is None else self._seeker.end(tape, latest)
+            return self._seeker.last(tape, missing, end)
+        return (0 if earliest is None else self._seeker.since(tape, earliest)), 0
 
     def _count(self, tape: Tape) -> int:
-        try:
-            pieces = (self._parsed(line) for line in tape.unzipped())
-            return sum(1 for piece in pieces if piece and piece.ended and self.window.has(piece))
-        except LogFileError:
-            return 0  # said when it is read
-
-    def _tail_of(self, tape: Tape, count: int) -> tuple[int, int]:
-        """Where the last *count* wanted lines begin, and how many there are from there on."""
         found = 0
-        reached = 0
-        seen: set[str] = set()
-        open_streams: set[str] = set()
-        for place, line in tape.before(tape.size):
-            piece = self._parsed(line)
-            if piece is None:
-                continue
-            earliest = self.window.earliest
-            if earliest is not None and piece.time < earliest:
-                return place + len(line) + 1, found
-            if piece.ended:
-                open_streams.discard(piece.stream)
-            if found >= count and not (open_streams and reached - place < MORE):
-                return place + len(line) + 1, found
-            if piece.ended and found < count and self.window.has(piece):
-                found += 1
-                reached = place
-                seen.add(piece.stream)
-                open_streams.add(piece.stream)
-        return 0, found
+        with suppress(LogFileError):  # said when it is read
+            for _, line in tape.lines():
+                piece = self.parsed(line)
+                found += bool(piece and piece.ended and self.window.has(piece))
+        return found
 
     # -- forwards -----------------------------------------------------------------------------
 
-    def _forward(self, starts: list[tuple[Part, Tape, int]]) -> Iterator[LogLine]:
+    def _forward(self, starts: list[_Start], current: Current | None) -> Iterator[LogLine | None]:
+        limit = None if current is None or self._keep else current.tape.size
         log = ""
-        for part, tape, start in starts:
-            if part.log != log:  # another life of the container
+        for start in starts:
+            if start.part.log != log:  # another life of the container
                 yield from self.rest()
-                log = part.log
-            pieces = self.whole(tape) if tape.compressed else self._taped(tape, start)
-            yield from self._wanted(pieces)
+                log = start.part.log
+            if current is not None and start.tape is current.tape:
+                yield from self.wanted(current.pieces(limit=limit))
+                if current.waiting and not self._keep and not self.over:
+                    self.complain(current.tape.path, current.place, _torn(current.waiting))
+            else:
+                yield from self.wanted(self.whole(start.tape, start.place))
             if self.over:
                 return
 
-    def whole(self, tape: Tape) -> Iterator[Piece]:
-        """All of an old file, compressed or not."""
-        place = 0
+    def whole(self, tape: Tape, begin: int = 0) -> Iterator[Piece]:
+        """An old file, from a place on."""
+        place = begin
         try:
-            if tape.compressed:
-                for line in tape.unzipped():
-                    place += len(line) + 1
-                    yield from self.pieces(tape.path, place, line)
-            else:
-                for place, line in tape.lines(0):
-                    yield from self.pieces(tape.path, place, line)
+            for place, line in tape.lines(begin):
+                yield from self.pieces(tape.path, place, line)
         except LogFileError as error:
-            self._problem(Problem(tape.path, place, str(error)))
+            self.complain(tape.path, place, str(error))
+            return
+        if not tape.compressed and place < (size := tape.size):
+            self.complain(tape.path, size, _torn(size - place))
 
-    def _taped(self, tape: Tape, start: int) -> Iterator[Piece]:
-        self._place, self._line = start, b""
-        for place, line in tape.lines(start):
-            self._place, self._line = place, line
-            yield from self.pieces(tape.path, place, line)
-        rest = b"" if self._keep else tape.read(self._place, BLOCK)
-        if rest and NEWLINE not in rest:  # else it has grown meanwhile
-            torn = f"{tape.size - self._place} bytes at the end are no whole record"
-            self._problem(Problem(tape.path, tape.size, torn))
+    def wanted(self, pieces: Iterator[Piece | None]) -> Iterator[LogLine | None]:
+        """The lines that pieces make, if they are wanted; None now and then, if few are.
 
-    def _wanted(self, pieces: Iterator[Piece]) -> Iterator[LogLine]:
+        Of the pieces a None is where another life of the container begins.
+        """
+        unwanted = 0
         for piece in pieces:
+            if piece is None:
+                yield from self.rest()
+                continue
             if self.passes(piece):
                 return
             line = self.joiner.add(piece)
+            unwanted += 1
             if line is not None and self.window.has(line):
+                unwanted = 0
                 yield line
+            elif unwanted >= BREATH:
+                unwanted = 0
+                yield None
 
     def passes(self, piece: Piece) -> bool:
         """Whether nothing from *piece* on is wanted; :attr:`over` says so from then on."""
         self.over = self.over or self.window.over(piece.time)
         return self.over
 
-    def pieces(self, path: str, place: int, line: bytes) -> Iterator[Piece]:
+    def pieces(self, path: str, place: int, line: bytes | None) -> Iterator[Piece]:
         """What a line of a file holds: one, or none when it is damaged, which is said."""
+        if line is None:
+            self.skipped += 1
+            self.complain(path, place, "a line that is too long for a log")
+            return
         whole = line.lstrip(b"\0")
         if len(whole) < len(line):
             self.skipped += 1
             zeros = len(line) - len(whole)
             many = "or more " if zeros >= BLOCK else ""
-            reason = f"{zeros} {many}bytes are zero (a disk was full, maybe)"
-            self._problem(Problem(path, place, reason))
+            self.complain(path, place, f"{zeros} {many}bytes are zero (a disk was full, maybe)")
         if not whole:
             if not line:
                 self.skipped += 1
-                self._problem(Problem(path, place, "an empty line"))
+                self.complain(path, place, "an empty line")
             return
-        piece = self._parsed(whole)
+        piece = self.parsed(whole)
         if piece is None:
             self.skipped += 1
-            self._problem(Problem(path, place, f"no record: {whole[:60]!r}"))
+            self.complain(path, place, f"no record: {whole[:60]!r}")
         else:
             yield piece
 
-    def _parsed(self, line: bytes) -> Piece | None:
+    def parsed(self, line: bytes | None) -> Piece | None:
+        """What a line holds; None if it is damaged."""
+        if line is None:
+            return None
+        line = line.lstrip(b"\0")
         if self.form is None:
             self.form = detect(line)
         if self.form is None:
@@ -351,23 +403,6 @@ class Reader:
         except ValueError:
             return None
 
-    def time_of(self, line: bytes) -> int | None:
-        """When a line of a file was written."""
-        piece = self._parsed(line)
-        return None if piece is None else piece.time
 
-    def _first_time(self, lines: Iterator[bytes]) -> int | None:
-        """When the first of these lines was written whose time is that of its writing.
-
-        A piece of a long line has the time of the first piece in a json-file, which may be long
-        before; so only what follows a line's end counts.
-        """
-        ended: dict[str, bool] = {}
-        for line in lines:
-            piece = self._parsed(line)
-            if piece is None:
-                continue
-            if ended.get(piece.stream):
-                return piece.time
-            ended[piece.stream] = piece.ended
-        return None
+def _torn(count: int) -> str:
+    return f"{count} bytes at the end are no whole record"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ("Rotation", "numbered")
 
 GZ = ".gz"
+DATE = 8
+"""Digits that are no number of a file, but a day."""
 NEW = ".tmp"
 """What the name of a copy ends with that is not whole yet; who makes it has it locked."""
 
@@ -140,7 +142,8 @@ def numbered(path: str) -> list[str]:
     found: dict[int, str] = {}
     for name in sorted(_kernel.listdir(directory or ".")):
         number = name.removeprefix(f"{base}.").removesuffix(GZ)
-        if name.startswith(f"{base}.") and number.isascii() and number.isdigit():
+        is_number = number.isascii() and number.isdigit() and len(number) < DATE
+        if name.startswith(f"{base}.") and is_number:
             # (Sorted: the plain one comes first.)
             found.setdefault(int(number), os.path.join(directory, name))
     return [found[number] for number in sorted(found, reverse=True)]

@@ -11,33 +11,65 @@ import stat
 import zlib
 from typing import TYPE_CHECKING
 
+import attrs
+
 from .._fd import OwnedFd
 from ..errors import LogFileError
 from . import _kernel
 from ._parse import nanoseconds
 from ._rotation import GZ
+from ._split import LONGEST, NEWLINE, Splitter, is_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
-__all__ = ("BLOCK", "NEWLINE", "Tape", "is_empty")
+__all__ = ("BLOCK", "Identity", "Mark", "Tape")
 
 BLOCK = 1 << 16
-NEWLINE = b"\n"
-EMPTY = bytes(BLOCK)
+MEMORY = 256
+"""Bytes by which a file is known again."""
+HEAD = 1 << 10
 GZIP = b"\x1f\x8b"
+SIZES = 1 << 32
+"""What the size in a gzip file's end is modulo of."""
+
+
+@attrs.frozen
+class Mark:
+    """Some bytes of a file and their place: as long as they are there, it was not truncated."""
+
+    offset: int
+    data: bytes
+
+
+@attrs.frozen
+class Identity:
+    """What tells a file from others, also when it has been renamed and compressed."""
+
+    inode: tuple[int, int]
+    head: bytes
+    size: int
+
+    def is_of(self, tape: Tape) -> bool:
+        """Whether *tape* is that file, or what became of it."""
+        if tape.inode == self.inode:
+            return True
+        if not tape.compressed:
+            return False
+        return tape.unpacked_size() == self.size % SIZES and tape.head() == self.head
 
 
 class Tape:
-    """A file, open for reading; close it.  But for the last two methods it is uncompressed.
+    """A file, open for reading; close it.
 
     Args:
         path: A regular file.
         nofollow: Refuse a symbolic link.
 
     Attributes:
+        compressed: It can be read from its beginning alone.
         bytes_read: From the kernel, up to now.
 
     Raises:
@@ -72,60 +104,95 @@ class Tape:
             return _kernel.fstat(fd).st_size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to *count* bytes at *offset*."""
+        """Up to *count* bytes at *offset* of the file as it is."""
         with self._fd.lend() as fd:  # a thread reads, and the loop may close meanwhile
             data = _kernel.pread(fd, count, offset)
         self.bytes_read += len(data)
         return data
 
-    def lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        """Whole lines from *offset* on, each with the place behind it; to the end as it is then.
+    # -- forwards -----------------------------------------------------------------------
 
-        Of NULs, of which a sparse file may have any number, there are at most two blocks in a line.
+    def blocks(self, offset: int = 0) -> Iterator[bytes]:
+        """What was written into it, from *offset* on, to the end as it is then.
+
+        Raises:
+            LogFileError: It is compressed, and damaged from here on.
         """
-        place = offset
-        begun: list[bytes] = []
-        while data := self.read(place, BLOCK):
-            place += len(data)
-            if begun and is_empty(data) and begun[-1].endswith(b"\0"):
-                offset += len(data)
-                continue
-            first, *more = data.split(NEWLINE)
-            begun.append(first)
-            if more:
-                last = more.pop()
-                for line in (b"".join(begun), *more):
-                    offset += len(line) + 1
-                    yield offset, line
-                begun = [last]
+        if self.compressed:
+            yield from self._unzipped(offset)
+            return
+        while data := self.read(offset, BLOCK):
+            offset += len(data)
+            yield data
 
-    def before(self, end: int) -> Iterator[tuple[int, bytes]]:
+    def _unzipped(self, offset: int) -> Iterator[bytes]:
+        try:
+            with gzip.GzipFile(fileobj=io.BufferedReader(_Bytes(self), BLOCK)) as file:
+                while data := file.read(BLOCK):
+                    if offset < len(data):
+                        yield data[offset:]
+                    offset = max(0, offset - len(data))
+        except (OSError, EOFError, zlib.error) as error:
+            raise LogFileError(
+                f"cannot read the rest of {self.path}: {error}",
+                path=self.path,
+                errno=getattr(error, "errno", None) or errno.EIO,
+            ) from error
+
+    def lines(self, offset: int = 0) -> Iterator[tuple[int, bytes | None]]:
+        """Whole lines from *offset* on, each with the place behind it; None for one too long.
+
+        Raises:
+            LogFileError: As :meth:`blocks`.
+        """
+        splitter = Splitter()
+        for data in self.blocks(offset):
+            for size, line in splitter.feed(data):
+                offset += size
+                yield offset, line
+
+    # -- backwards ----------------------------------------------------------------------
+
+    def before(self, end: int) -> Iterator[tuple[int, bytes | None]]:
         """Whole lines before *end*, the last first, each with the place at which it begins."""
         place = end
-        ended: list[bytes] = []  # parts of a line whose beginning is not known, the last first
+        ended = _Ended()
         at_end = True  # what stands behind the last newline is no line
         while place > 0:
             start = max(0, place - BLOCK)
             data = self.read(start, place - start)
             at, place = place, start
-            if ended and is_empty(data) and ended[-1].startswith(b"\0"):
-                continue
             first, *more = data.split(NEWLINE)
             for part in reversed(more):
                 at -= len(part)
-                ended.append(part)
+                ended.add(part)
                 if not at_end:
-                    yield at, b"".join(reversed(ended))
-                ended, at_end = [], False
+                    yield at, ended.line()
+                ended, at_end = _Ended(), False
                 at -= 1
-            ended.append(first)
+            ended.add(first)
         if not at_end:
-            yield 0, b"".join(reversed(ended))
+            yield 0, ended.line()
 
-    def first_not_before(
-        self, moment: int, time_of: Callable[[Iterator[bytes]], int | None]
-    ) -> int:
-        """The place of a line at or before the first that is not older than *moment*.
+    def end_of_lines(self) -> int:
+        """The place behind the last whole line."""
+        place = self.size
+        while place > 0:
+            start = max(0, place - BLOCK)
+            newline = self.read(start, place - start).rfind(NEWLINE)
+            if newline >= 0:
+                return start + newline + 1
+            place = start
+        return 0
+
+    # -- by halving ---------------------------------------------------------------------
+
+    def halve(
+        self, moment: int, time_of: Callable[[Iterator[bytes | None]], int | None]
+    ) -> tuple[int, int]:
+        """Two places: what ends before the first is older than *moment*; after the second not.
+
+        They are in the middle of lines, and a block apart.
 
         Args:
             moment: Nanoseconds; times in the file go up, more or less.
@@ -141,46 +208,56 @@ class Tape:
                 high = middle
             else:
                 low = middle
-        # What *low* is in the middle of is older, as is what ends there.
-        return self._next_line(low) if low else 0
+        return low, high
 
-    def _next_line(self, offset: int) -> int:
+    def next_line(self, offset: int) -> int:
+        """Where the next line begins behind *offset*, which is in the middle of one."""
         while data := self.read(offset, BLOCK):
             if (newline := data.find(NEWLINE)) >= 0:
                 return offset + newline + 1
             offset += len(data)
         return offset
 
-    def written(self) -> bool:
-        """Whether anybody has it open for writing; True where that cannot be told."""
-        with self._fd.lend() as fd:
-            return _kernel.has_writer(fd)
+    # -- what it is ---------------------------------------------------------------------
 
-    def unzipped(self) -> Iterator[bytes]:
-        """Whole lines of a compressed file, and what stands behind the last one.
+    def mark(self, place: int) -> Mark:
+        """What stands before *place*, or at the beginning."""
+        begin = max(0, place - MEMORY)
+        return Mark(begin, self.read(begin, place - begin if place else MEMORY))
 
-        Raises:
-            LogFileError: It is damaged from here on.
-        """
-        begun: list[bytes] = []
+    def has(self, mark: Mark) -> bool:
+        """Whether those bytes are there."""
+        count = len(mark.data)
+        if not self.compressed:
+            return not count or self.read(mark.offset, count) == mark.data
+        found = b""
+        for data in self.blocks(mark.offset):
+            found += data
+            if len(found) >= count:
+                break
+        return found[:count] == mark.data
+
+    def head(self) -> bytes:
+        """How it begins; nothing where that cannot be read."""
+        found = b""
         try:
-            with gzip.GzipFile(fileobj=io.BufferedReader(_Bytes(self), BLOCK)) as file:
-                while data := file.read(BLOCK):
-                    first, *more = data.split(NEWLINE)
-                    begun.append(first)
-                    if more:
-                        last = more.pop()
-                        yield b"".join(begun)
-                        yield from more
-                        begun = [last]
-        except (OSError, EOFError, zlib.error) as error:
-            raise LogFileError(
-                f"cannot read the rest of {self.path}: {error}",
-                path=self.path,
-                errno=getattr(error, "errno", None) or errno.EIO,
-            ) from error
-        if rest := b"".join(begun):
-            yield rest
+            for data in self.blocks():
+                found += data[:HEAD]
+                if len(found) >= HEAD:
+                    break
+        except LogFileError:
+            pass
+        return found[:HEAD]
+
+    def unpacked_size(self) -> int:
+        """Of a compressed file: how large it was before, modulo 2**32."""
+        return int.from_bytes(self.read(max(0, self.size - 4), 4), "little")
+
+    def identity(self) -> Identity:
+        """By which it is known again."""
+        return Identity(
+            self.inode, self.head(), self.unpacked_size() if self.compressed else self.size
+        )
 
     def last_time(self) -> int | None:
         """When the last record of a compressed file was, if docker's note in its header says so."""
@@ -193,14 +270,34 @@ class Tape:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
+    def written(self) -> bool:
+        """Whether anybody has it open for writing; True where that cannot be told."""
+        with self._fd.lend() as fd:
+            return _kernel.has_writer(fd)
+
     def close(self) -> None:
         """Idempotent."""
         self._fd.close()
 
 
-def is_empty(data: bytes) -> bool:
-    """Whether it is nothing but NULs: what a file has where nothing was written."""
-    return data.startswith(b"\0") and data == EMPTY[: len(data)]
+class _Ended:
+    """Parts of a line whose beginning is not known, the last first."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        if self._parts and self._parts[-1].startswith(b"\0") and is_empty(part):
+            return
+        self._size += len(part)
+        if self._size <= LONGEST:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+
+    def line(self) -> bytes | None:
+        return b"".join(reversed(self._parts)) if self._size <= LONGEST else None
 
 
 class _Bytes(io.RawIOBase):

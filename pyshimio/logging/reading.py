@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from .._filepool import Lane
 from ..errors import InvalidOptionError
+from . import _kernel
 from ._follow import Follower
 from ._lines import LogLine, Window
 from ._reader import Problem, Reader, log_problem
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal, Self
 
+T = TypeVar("T")
+
 __all__ = ("LogLine", "LogStream", "Problem", "read_log")
 
-SOME = 500
-"""Lines that a thread reads before the loop gets them."""
+SOME, MUCH, TURN = 500, 1 << 20, 0.05
+"""Lines, their bytes, and the seconds that a thread reads before the loop gets them."""
+QUIET = 2
+"""Looks: between two of them a rotation that is under way is seen."""
 PAUSE = 0.1
 """Seconds between two looks at a file that is followed."""
 
@@ -83,7 +88,7 @@ class LogStream:
 
     Attributes:
         skipped: Lines that were damaged, up to now.
-        bytes_read: Of uncompressed files, up to now.
+        bytes_read: From all files, up to now.
     """
 
     def __init__(
@@ -111,7 +116,7 @@ class LogStream:
 
     @property
     def bytes_read(self) -> int:
-        """Of uncompressed files, up to now."""
+        """From all files, up to now."""
         return self._reader.bytes_read
 
     def __aiter__(self) -> AsyncIterator[LogLine]:
@@ -121,35 +126,41 @@ class LogStream:
         return await anext(self._lines)
 
     async def _all(self) -> AsyncGenerator[LogLine]:
-        self._lane = Lane(f"log {self._path}", long=True)
-        there = self._reader.lines(keep=self._follow)
-        while lines := await self._in_thread(there):
+        self._lane = lane = Lane(f"log {self._path}", long=True)
+        reader = self._reader
+        there = reader.lines(keep=self._follow)
+        ended = False
+        while not ended:
+            lines, ended = await _in_thread(lane, lambda: _some(there))
             for line in lines:
                 yield line
         if not self._follow:
             return
-        self._follower = Follower(self._reader, self._path, self._problem)
-        while not self._reader.over:
+        follower = self._follower = await _in_thread(lane, lambda: Follower(reader))
+        quiet = 0  # looks in a row at which nothing came, and nobody could write any more
+        while not reader.over and quiet < QUIET:
             # Asked first: what was written by then is read below.
-            last = self._until_unwritten and not self._follower.written()
-            inode = self._follower.inode
-            came = False
-            new = self._follower.lines()
-            while lines := await self._in_thread(new):
-                came = True
+            unwritten = self._until_unwritten and await _in_thread(lane, follower.unwritten)
+            late = self._is_late()
+            came = ended = False
+            new = follower.lines()
+            while not ended:
+                lines, ended = await _in_thread(lane, lambda: _some(new))  # noqa: B023
+                came = came or bool(lines)
                 for line in lines:
                     yield line
-            if last and not came and inode == self._follower.inode:
-                break
+            quiet = quiet + 1 if unwritten and not came else 0
             if not came:
+                if late:
+                    break
                 await anyio.sleep(PAUSE)
-        for line in self._reader.rest():
+        for line in reader.rest():
             yield line
 
-    async def _in_thread(self, lines: Iterator[LogLine]) -> list[LogLine]:
-        """The next lines; none at the end."""
-        assert self._lane is not None
-        return await self._lane.call(lambda: _some(lines), lambda _: None)
+    def _is_late(self) -> bool:
+        """Whether nothing that is written now is wanted."""
+        latest = self._reader.window.latest
+        return latest is not None and _kernel.clock() > latest
 
     async def aclose(self) -> None:
         """Close the files.  Idempotent; a task that waits for a line gets ClosedResourceError."""
@@ -174,10 +185,19 @@ class LogStream:
         await self.aclose()
 
 
-def _some(lines: Iterator[LogLine]) -> list[LogLine]:
+async def _in_thread(lane: Lane, function: Callable[[], T]) -> T:
+    return await lane.call(function, lambda _: None)
+
+
+def _some(lines: Iterator[LogLine | None]) -> tuple[list[LogLine], bool]:
+    """The next lines, not many and not for long; and whether those were all."""
     found: list[LogLine] = []
+    size = 0
+    until = _kernel.monotonic() + TURN
     for line in lines:
-        found.append(line)
-        if len(found) == SOME:
-            break
-    return found
+        if line is not None:
+            found.append(line)
+            size += len(line.text)
+        if len(found) >= SOME or size >= MUCH or _kernel.monotonic() > until:
+            return found, False
+    return found, True

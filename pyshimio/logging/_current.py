@@ -1,0 +1,134 @@
+"""The file of a log that is written: what stands behind our place in it, again and again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from ..errors import LogFileError
+from ._old_files import names_of, parts_of
+from ._split import Splitter
+from ._tape import BLOCK, Tape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._parse import Piece
+    from ._reader import Reader
+
+__all__ = ("Current",)
+
+TRIES = 100
+
+
+class Current:
+    """A place in it.
+
+    When it is truncated (logrotate's ``copytruncate``), what stood behind the place is read from
+    the copy, and from those that were made after it.
+
+    Args:
+        reader: Says what a line holds, and is told of damage.
+        log: What the file is called.
+        tape: It, open; closed by the caller.
+        place: Where to begin: at the beginning of a line.
+    """
+
+    def __init__(self, reader: Reader, log: str, tape: Tape, place: int = 0) -> None:
+        self.log: str = log
+        self.tape: Tape = tape
+        self._reader = reader
+        self._begin(place)
+
+    def _begin(self, place: int) -> None:
+        self._place = place  # behind what was read
+        self._line = place  # behind what was whole lines of it
+        self._mark = self.tape.mark(place)
+        self._splitter = Splitter()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes behind the last whole line."""
+        return self._splitter.waiting
+
+    @property
+    def place(self) -> int:
+        """Behind what was read."""
+        return self._place
+
+    def pieces(self, *, limit: int | None = None) -> Iterator[Piece]:
+        """What has come, in whole lines.
+
+        Args:
+            limit: The place at which to stop; None for none.
+        """
+        while limit is None or self._place < limit:
+            data = self.tape.read(self._place, BLOCK)
+            # Looked at when it has been read: then it cannot be of what came afterwards.
+            if not self.tape.has(self._mark):
+                yield from self._recovered()
+                self._begin(0)
+                continue
+            if not data:
+                return
+            self._place += len(data)
+            self._mark = self.tape.mark(self._place)
+            yield from self._split(data, self.tape.path)
+
+    def _split(self, data: bytes, path: str) -> Iterator[Piece]:
+        for size, line in self._splitter.feed(data):
+            self._line += size
+            yield from self._reader.pieces(path, self._line, line)
+
+    def _recovered(self) -> Iterator[Piece]:
+        with ExitStack() as stack:
+            copies = self._copies(stack)
+            if not copies:
+                self._reader.complain(
+                    self.tape.path, self._place, "truncated; what stood behind this is lost"
+                )
+                return
+            first, *newer = copies
+            try:
+                for data in first.blocks(self._place):
+                    yield from self._split(data, first.path)
+            except LogFileError as error:
+                self._reader.complain(first.path, self._line, str(error))
+            for tape in newer:
+                yield from self._reader.whole(tape)
+
+    def _copies(self, stack: ExitStack) -> list[Tape]:
+        """The copy that was made of this, and those made later, the oldest first; open."""
+        for _ in range(TRIES):
+            with ExitStack() as opened:
+                names = self._names()
+                found = self._look_for_copies(opened)
+                if names == self._names():  # else they were given others meanwhile
+                    stack.enter_context(opened.pop_all())
+                    return found
+        return []
+
+    def _look_for_copies(self, stack: ExitStack) -> list[Tape]:
+        found: list[Tape] = []
+        try:
+            parts = parts_of(self._reader.path)
+        except LogFileError:
+            return []
+        for part in reversed(parts):
+            if part.log != self.log or part.path == self.log:
+                continue
+            try:
+                tape = self._reader.open(part.path)
+                stack.callback(tape.close)
+                found.insert(0, tape)
+                if tape.inode != self.tape.inode and tape.has(self._mark):
+                    return found
+            except LogFileError:
+                continue  # said when it is read, or gone
+        return []
+
+    def _names(self) -> list[tuple[str, int]]:
+        try:
+            return names_of(self._reader.path)
+        except LogFileError:
+            return []
