@@ -111,6 +111,39 @@ def test_damage_is_reported(log: Path) -> None:
     assert "4 bytes at the end" in done.stderr
 
 
+def test_what_is_no_character(log: Path) -> None:
+    """An attribute that is half of one is printed as JSON has it, in any locale."""
+    log.write_text(entry("line ä", 1, app="\ud800"))
+    (log.parent / "log.1.gz").unlink()
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run("logs", "--details", str(log), env=environment, encoding="utf-8")
+    assert done.stdout == "app=\\ud800 line ä\n"
+    done = run("logs", "--json", str(log), env=environment, encoding="utf-8")
+    assert json.loads(done.stdout)["attrs"] == {"app": "\ud800"}
+
+
+def test_an_end_without_a_newline(tmp_path: Path) -> None:
+    """It is not glued to what the next life says."""
+    time = "2026-11-26T10:00:00Z stdout"
+    (tmp_path / "0.log").write_text(f"{time} F one\n{time} P tail\n")
+    (tmp_path / "1.log").write_text(f"{time} F two\n{time} P end\n")
+    assert run("logs", str(tmp_path)).stdout == "one\ntail\ntwo\nend"
+
+
+def test_until_nobody_writes(log: Path) -> None:
+    """It follows, and ends with the writer."""
+    with open(log, "a") as file:
+        with started("logs", "--until-unwritten", "-n1", str(log), stdout=subprocess.PIPE) as tail:
+            assert tail.stderr is not None
+            assert tail.stdout is not None
+            assert tail.stderr.readline() == "line 19\n"
+            file.write(entry("new", 40))
+            file.flush()
+            assert tail.stdout.readline() == "new\n"
+            file.close()
+            assert tail.wait(GUARD) == 0
+
+
 def test_follow(log: Path) -> None:
     """Across a rotation, until Ctrl-C."""
     with started("logs", "-f", "-n1", str(log), stdout=subprocess.PIPE) as process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -52,6 +53,35 @@ class Flood:
         self._thread.join(GUARD)
 
 
+class Followed:
+    """``pyshimio logs`` beside it, until the writer has ended.
+
+    Attributes:
+        numbers: What it has printed, when the block has been left.
+    """
+
+    def __init__(self, log: Path) -> None:
+        command = [*PYSHIMIO, "logs", "--until-unwritten", str(log)]
+        self.numbers: list[int] = []
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._thread = threading.Thread(target=self._read)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.numbers += map(int, self._process.stdout)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(2 * GUARD)
+        self._process.kill()
+        assert self._process.wait(GUARD) == 0
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
 def rotate(where: Path, log: Path, *directives: str) -> None:
     """One run of logrotate, which thinks that it is time."""
     text = "\n".join([f"{log} {{", f"rotate {KEPT}", "nodateext", *directives, "}"])
@@ -90,46 +120,46 @@ def test_renamed(tmp_path: Path, form: str, *, signals: bool) -> None:
     """
     log = tmp_path / "logs" / "x.log"
     log.parent.mkdir()
-    command = [*PYSHIMIO, "logs", "--until-unwritten", str(log)]
     with started(tmp_path, driver=form, log_path=str(log)) as binary:
         binary.ready()
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as follower:
-            said: list[bytes] = []
-            assert follower.stdout is not None
-            reader = threading.Thread(target=said.extend, args=(follower.stdout,))
-            reader.start()
+        with Followed(log) as followed:
             with Flood(binary.stdout) as flood:
                 for _ in range(TIMES):
                     end = ["postrotate", f"kill -USR1 {binary.pid}", "endscript"] if signals else []
                     rotate(tmp_path, log, "create" if signals else "nocreate", *end)
             binary.close()
             assert binary.wait() == 0
-            reader.join(2 * GUARD)
-            assert follower.wait(GUARD) == 0
     files = numbers_in(log, form)
     assert len(files) > TIMES // 2
     assert [number for file in files for number in file] == list(range(flood.count))
-    assert [int(line) for line in said] == list(range(flood.count))
+    assert followed.numbers == list(range(flood.count))
 
 
 @pytest.mark.parametrize("form", ["json-file", "cri"])
 def test_copied_and_truncated(tmp_path: Path, form: str) -> None:
-    """Each file has whole records, in order and without holes of zeros.
+    """Each file has whole records, in order and without holes of zeros, and a follower has them.
 
-    (What is written between the copy and the truncation is lost, as logrotate's manual says.)
+    (What is written between the copy and the truncation is lost, as logrotate's manual says; the
+    follower may have seen it.)
     """
     log = tmp_path / "logs" / "x.log"
     log.parent.mkdir()
     with started(tmp_path, driver=form, log_path=str(log)) as binary:
         binary.ready()
-        with Flood(binary.stdout) as flood:
-            for _ in range(TIMES):
-                rotate(tmp_path, log, "copytruncate")
-        binary.write(b"%015d\n" % flood.count)
-        binary.close()
-        assert binary.wait() == 0
+        with Followed(log) as followed:
+            with Flood(binary.stdout) as flood:
+                for _ in range(TIMES):
+                    rotate(tmp_path, log, "copytruncate")
+            binary.write(b"%015d\n" % flood.count)
+            binary.close()
+            assert binary.wait() == 0
     files = numbers_in(log, form, cut=True)
     assert len(files) == TIMES + 1
     there = [number for file in files for number in file]
     assert there == sorted(set(there))
     assert there[-1] == flood.count
+    gaps = [after for before, after in itertools.pairwise(there) if after != before + 1]
+    assert len(gaps) <= TIMES
+    assert set(gaps) <= {file[0] for file in files if file}
+    assert followed.numbers == sorted(set(followed.numbers))
+    assert set(there) <= set(followed.numbers)
