@@ -255,6 +255,22 @@ def test_what_fails_in_the_end_is_a_failure(make: Callable[[Driver], Block | Rin
     assert isinstance(delivery.error, OSError)
 
 
+def test_what_a_ring_says_is_none_of_the_containers() -> None:
+    """If the driver refuses that, too, no more is lost than came."""
+    driver = Kept()
+    driver.go.clear()
+    ring = Ring(driver, size=WEIGHT, drop="newest")
+    ring.put(batch(0))
+    assert driver.taken.acquire(timeout=10)
+    for number in range(1, 5):
+        ring.put(batch(number))
+    driver.errors = [ValueError(str(number)) for number in range(9)]
+    driver.go.set()
+    ring.finish()
+    assert (ring.failed, ring.dropped, ring.records) == (2, 3, 0)
+    assert ring.lost == {"stdout": 50}
+
+
 def test_a_driver_that_keeps_nothing_back() -> None:
     """A full disk costs it that batch, which is counted: nothing would write it later."""
 
@@ -278,7 +294,7 @@ def test_a_ring_has_no_time_left() -> None:
     ring.put(batch(1, 2))
     over = True
     ring.finish()
-    assert ring.dropped == 2
+    assert ring.dropped == 3  # with the one that the driver has not given back
     driver.go.set()
     ring._thread.join(10)
 

@@ -213,6 +213,21 @@ def test_somebody_else_compresses(tmp_path: Path) -> None:
         assert copy.exists()
     opened(log, max_file=5, compress=True).close()
     assert not copy.exists()
+    (tmp_path / "log.1.gz").unlink()
+
+    # Its copy has its name by now, and its original is about to go: one of the two stays.
+    (tmp_path / "log.1").write_bytes(lines(1))
+    (tmp_path / "log.1.gz").write_bytes(gzip.compress(lines(1)))
+    with open(tmp_path / "log.1.gz", "rb") as held, open(tmp_path / "log.1", "rb") as original:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(original, fcntl.LOCK_EX)
+        file = opened(log, max_file=5, compress=True)
+        file.write(lines(*range(11)))
+        file.write(lines(11))  # not rotated, as long as somebody is at work on the newest old file
+        assert file.failures == 2
+        file.close()
+        assert (tmp_path / "log.1.gz").exists()
+        assert (tmp_path / "log.1").exists()
 
     def rotate_meanwhile() -> bool:
         (tmp_path / "a").rename(tmp_path / "b")

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 import pytest
 
 from pyshimio.logging import Batch, Copier, LogInfo, LogLine, Problem, read_log
@@ -15,6 +16,7 @@ from pyshimio.logging._cri import Cri
 from pyshimio.logging._follow import Follower
 from pyshimio.logging._json_file import JsonFile
 from pyshimio.logging._reader import Reader
+from pyshimio.logging._tape import Tape
 from support.children import GUARD, until
 
 if TYPE_CHECKING:
@@ -168,6 +170,21 @@ def test_pieces_of_one_line_in_three_files(tmp_path: Path, follow: Callable[...,
     assert looks.look() == ["x" * 3 * 16384 + "!"]
 
 
+def test_followed_for_years(tmp_path: Path, follow: Callable[..., Looks]) -> None:
+    """Neither descriptors nor memory of old files are left, and their bytes are counted."""
+    log = tmp_path / "log"
+    log.write_bytes(cri("0"))
+    looks = follow(log)
+    for number in range(1, 60):
+        log.replace(tmp_path / "log.1")
+        log.write_bytes(cri(str(number)))
+        before = looks.reader.bytes_read
+        assert looks.look() == [str(number)]
+        assert looks.reader.bytes_read > before
+    assert len(looks.reader._tapes) < 10
+    assert sum(not tape.closed for tape in looks.reader._tapes) == 1
+
+
 def test_a_writer_that_is_slow_to_leave(tmp_path: Path, follow: Callable[..., Looks]) -> None:
     """A life is not left as long as it is written and the next one has said nothing."""
     (tmp_path / "0.log").write_bytes(cri("a"))
@@ -201,6 +218,65 @@ def test_what_cannot_be_opened_is_said_once(
     assert len(looks.problems) == 1
     log.write_bytes(cri("two"))
     assert looks.look() == ["two"]
+
+
+def test_begun_while_it_is_being_rotated(tmp_path: Path, follow: Callable[..., Looks]) -> None:
+    """The writer has not heard of the new file yet: the old one is the one to follow."""
+    log = tmp_path / "log"
+    with open(log, "ab", buffering=0) as writer:
+        writer.write(cri("a"))
+        log.rename(tmp_path / "log.1")
+        log.touch()
+        looks = follow(log)
+        assert looks.first == ["a"]
+        writer.write(cri("late"))
+        assert looks.look() == ["late"]
+    log.write_bytes(cri("b"))
+    assert looks.look() == ["b"]
+
+
+def test_an_inode_that_is_used_again(tmp_path: Path) -> None:
+    """A new file is not taken for one that is gone."""
+    one = Tape(str(_file(tmp_path / "one", cri("one", "more"))))
+    two = Tape(str(_file(tmp_path / "two", cri("two"))))
+    mine = one.identity()
+    assert mine.is_of(one)
+    again = attrs.evolve(mine, inode=two.inode)
+    assert not again.is_of(two)
+    one.close()
+    two.close()
+
+
+def _file(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_a_torn_end_is_said(tmp_path: Path, follow: Callable[..., Looks]) -> None:
+    """Of a file that is left, as when it is read without following."""
+    log = tmp_path / "log"
+    log.write_bytes(cri("a") + b"half of a rec")
+    looks = follow(log)
+    log.rename(tmp_path / "log.1")
+    log.write_bytes(cri("b"))
+    assert looks.look() == ["b"]
+    assert ["13 bytes at the end" in problem.reason for problem in looks.problems] == [True]
+
+
+def test_what_is_being_written_is_not_torn(tmp_path: Path) -> None:
+    """It is read up to where it was, and the rest is no damage."""
+    log = tmp_path / "log"
+    log.write_bytes(cri("x" * 100) * 1000)
+    reader = Reader(str(log))
+    lines = reader.lines()
+    next(lines)
+    append(log, cri("y" * 100) * 1000)
+    problems: list[Problem] = []
+    reader._problem = problems.append
+    rest = [line.text for line in lines if line is not None]
+    assert rest == [b"x" * 100] * 999
+    assert problems == []
+    reader.close()
 
 
 # -- copied and truncated ----------------------------------------------------------------------
@@ -255,6 +331,44 @@ def test_truncated_twice_between_two_looks(
     append(log, cri("end"))
     assert looks.look() == ["a1", "mid", "end"]
     assert looks.problems == []
+
+
+def test_truncated_and_then_renamed(tmp_path: Path, follow: Callable[..., Looks]) -> None:
+    """Its own file is no copy of it."""
+    log = tmp_path / "log"
+    log.write_bytes(cri("a0"))
+    looks = follow(log)
+    append(log, cri("a1"))
+    copy_and_truncate(log)
+    append(log, cri("b"))
+    (tmp_path / "log.1").rename(tmp_path / "log.2")
+    log.rename(tmp_path / "log.1")
+    log.write_bytes(cri("c"))
+    assert looks.look() == ["a1", "b", "c"]
+
+
+def test_truncated_behind_our_back(
+    tmp_path: Path, follow: Callable[..., Looks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment after it was looked at, and grown beyond our place by the next look."""
+    log = tmp_path / "log"
+    log.write_bytes(cri("a0"))
+    looks = follow(log)
+    append(log, cri("a1"))
+    real = Tape.has
+    done: list[bool] = []
+
+    def has(tape: Tape, mark: Any) -> bool:
+        found = real(tape, mark)
+        if not done:
+            done.append(True)
+            copy_and_truncate(log)
+        return found
+
+    monkeypatch.setattr(Tape, "has", has)
+    assert looks.look() == ["a1"]
+    append(log, cri(*"bcdefgh"))
+    assert looks.look() == [*"bcdefgh"]
 
 
 def test_truncated_in_the_middle_of_a_record(tmp_path: Path, follow: Callable[..., Looks]) -> None:

@@ -177,6 +177,28 @@ def test_a_disk_that_is_full_and_then_broken(
     assert sink.dropped == 6
 
 
+def test_what_waits_is_lost_with_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the disk is broken by then, both are counted."""
+    sinks = scheme.sinks(
+        StdioURI("log+raw", str(tmp_path / "log")), streams=["stdout"], id="c", namespace="n"
+    )
+    sink = sinks["stdout"]
+    sink.open()
+    codes = iter([errno.ENOSPC, errno.EIO])
+
+    def fail(*_: object) -> None:
+        code = next(codes)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("pyshimio.logging._kernel.write", fail)
+    assert sink.write([b"waits\n" + b"x" * 20_000 + b"\n"]) == 20_007
+    monkeypatch.undo()
+    assert sink.dropped >= 6 + 16_384
+    sink.flush()
+
+
 async def test_another_packages_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name makes a scheme, too."""
     monkeypatch.syspath_prepend(str(tmp_path))

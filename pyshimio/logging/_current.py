@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import LogFileError
 from ._old_files import names_of, parts_of
 from ._split import Splitter
-from ._tape import BLOCK, Tape
+from ._tape import BLOCK, MEMORY, Mark, Tape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._parse import Piece
     from ._reader import Reader
 
-__all__ = ("Current",)
+__all__ = ("Current", "torn")
 
 TRIES = 100
 
@@ -41,10 +41,24 @@ class Current:
         self._begin(place)
 
     def _begin(self, place: int) -> None:
+        mark = self.tape.mark(place)
+        if len(mark.data) < min(place, MEMORY):  # truncated since that place was found
+            self._lost(place)
+            place, mark = 0, self.tape.mark(0)
         self._place = place  # behind what was read
         self._line = place  # behind what was whole lines of it
-        self._mark = self.tape.mark(place)
+        self._memory = mark.data if place else b""  # what stands before our place
+        self._mark = mark
         self._splitter = Splitter()
+
+    def _lost(self, place: int) -> None:
+        reason = "truncated; what stood behind this is lost"
+        self._reader.complain(self.tape.path, place, reason)
+
+    def end(self) -> None:
+        """Nothing more is read of it: say what was no whole line."""
+        if self.waiting:
+            self._reader.complain(self.tape.path, self._place, torn(self.waiting))
 
     @property
     def waiting(self) -> int:
@@ -63,7 +77,8 @@ class Current:
             limit: The place at which to stop; None for none.
         """
         while limit is None or self._place < limit:
-            data = self.tape.read(self._place, BLOCK)
+            count = BLOCK if limit is None else min(BLOCK, limit - self._place)
+            data = self.tape.read(self._place, count)
             # Looked at when it has been read: then it cannot be of what came afterwards.
             if not self.tape.has(self._mark):
                 yield from self._recovered()
@@ -72,7 +87,9 @@ class Current:
             if not data:
                 return
             self._place += len(data)
-            self._mark = self.tape.mark(self._place)
+            # (Of what was read, and not read again: by now it may be another file's.)
+            self._memory = (self._memory + data)[-MEMORY:]
+            self._mark = Mark(self._place - len(self._memory), self._memory)
             yield from self._split(data, self.tape.path)
 
     def _split(self, data: bytes, path: str) -> Iterator[Piece]:
@@ -84,9 +101,7 @@ class Current:
         with ExitStack() as stack:
             copies = self._copies(stack)
             if not copies:
-                self._reader.complain(
-                    self.tape.path, self._place, "truncated; what stood behind this is lost"
-                )
+                self._lost(self._place)
                 return
             first, *newer = copies
             try:
@@ -94,6 +109,7 @@ class Current:
                     yield from self._split(data, first.path)
             except LogFileError as error:
                 self._reader.complain(first.path, self._line, str(error))
+            self.end()
             for tape in newer:
                 yield from self._reader.whole(tape)
 
@@ -120,8 +136,10 @@ class Current:
             try:
                 tape = self._reader.open(part.path)
                 stack.callback(tape.close)
+                if tape.inode == self.tape.inode:
+                    continue  # renamed since
                 found.insert(0, tape)
-                if tape.inode != self.tape.inode and tape.has(self._mark):
+                if tape.has(self._mark):
                     return found
             except LogFileError:
                 continue  # said when it is read, or gone
@@ -132,3 +150,8 @@ class Current:
             return names_of(self._reader.path)
         except LogFileError:
             return []
+
+
+def torn(count: int) -> str:
+    """What is said of bytes behind the last newline."""
+    return f"{count} bytes at the end are no whole record"

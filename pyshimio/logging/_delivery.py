@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Block", "Counted")
 
+MOST_REPORTS = 100
 RETRY = 0.2
 """Seconds between two looks at a full disk."""
 
@@ -30,10 +31,8 @@ class Counted:
         failed: Records that the driver refused for good; at least one if it could not be flushed
             or closed in the end.
         dropped: Records that were not handed to it: the ring was full, or the time was up.
-        lost: Bytes of lines in those two, by stream.
         error: The first thing that went wrong.
-        report: Told at once what goes wrong, and when it is over; each only when it is another
-            than the last.
+        report: Told at once what goes wrong, each once, and when a disk has room again.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -43,10 +42,11 @@ class Counted:
         self.bytes: int = 0
         self.failed: int = 0
         self.dropped: int = 0
-        self.lost: dict[str, int] = {}
+        self._refused: dict[str, int] = {}  # bytes; by the thread that writes
+        self._skipped: dict[str, int] = {}  # bytes; by the one that puts
         self.error: Exception | None = None
         self.report: Callable[[str], None] = say_nothing
-        self._reported = ""
+        self._reported: set[str] = set()
 
     @property
     def stats(self) -> dict[str, int]:
@@ -54,23 +54,28 @@ class Counted:
         own = {"records": self.records, "bytes": self.bytes}
         return {**own, "failed": self.failed, "dropped": self.dropped, **self.driver.stats}
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """Bytes of lines that were refused or dropped, by stream."""
+        found = dict(self._refused)
+        for stream, size in self._skipped.items():
+            found[stream] = found.get(stream, 0) + size
+        return found
+
     def _note(self, error: Exception) -> None:
         """Remember the first thing that went wrong, and say what does."""
         self.error = self.error or error
         self._tell(str(error) or repr(error))
 
     def _tell(self, text: str) -> None:
-        if text != self._reported:
-            self._reported = text
+        if text not in self._reported and len(self._reported) < MOST_REPORTS:
+            self._reported.add(text)
             self.report(text)
 
     def _skip(self, batch: Batch) -> None:
         """It is not handed to the driver."""
         self.dropped += batch.count
-        self._lose_bytes(batch)
-
-    def _lose_bytes(self, batch: Batch) -> None:
-        self.lost[batch.stream] = self.lost.get(batch.stream, 0) + len(batch.data)
+        _add(self._skipped, batch)
 
     def _put(self, batch: Batch, over: Callable[[], bool]) -> None:
         """Hand a batch to the driver, and wait for room as long as it is not *over*."""
@@ -78,7 +83,7 @@ class Counted:
             self._patiently(lambda: self.driver.write(batch), over)
         except Exception as error:  # noqa: BLE001 - a driver that fails does not end the container
             self.failed += batch.count
-            self._lose_bytes(batch)
+            _add(self._refused, batch)
             self._note(error)
         else:
             self.records += batch.count
@@ -98,7 +103,8 @@ class Counted:
                 step = self.driver.flush
             else:
                 if waited:
-                    self._tell("there is room again")
+                    self._reported.clear()
+                    self.report("there is room again")
                 return
 
     def _end(self, over: Callable[[], bool]) -> None:
@@ -117,6 +123,10 @@ class Counted:
         # (What it keeps back may have been counted when it was refused.)
         self.failed = self.failed or 1
         self._note(error)
+
+
+def _add(sizes: dict[str, int], batch: Batch) -> None:
+    sizes[batch.stream] = sizes.get(batch.stream, 0) + len(batch.data)
 
 
 def keeps_back(driver: Driver) -> bool:

@@ -71,6 +71,7 @@ class Follower:
                 if found is None:  # whoever rotates is about to make it; from ours it is found then
                     return
                 newer, tape = found
+                current.end()
                 self._take(tape, written)
                 for log, old in newer:
                     yield from self._another_life(log)
@@ -122,18 +123,23 @@ class Follower:
                 if tape is None:
                     return None
                 opened.callback(tape.close)
-                newer = self._newer(opened, ours, self._old_parts(written))
+                looked_at: list[Tape] = []
+                newer = self._newer(opened, looked_at, ours, self._old_parts(written))
                 before = newer[-1][1].identity() if newer else ours
                 if names == self._names():
-                    # All but the one that is read from now on are closed by the caller.
+                    # The old ones are closed by the caller, the last one when it is left.
+                    kept = {tape, *(old for _, old in newer)}
                     opened.pop_all()
-                    for _, old in newer:
-                        stack.callback(old.close)
+                    for one in looked_at:
+                        if one not in kept:
+                            one.close()
+                        elif one is not tape:
+                            stack.callback(one.close)
                     self._before = before
                     return newer, tape
 
     def _newer(
-        self, opened: ExitStack, ours: Identity, parts: list[Part]
+        self, opened: ExitStack, looked_at: list[Tape], ours: Identity, parts: list[Part]
     ) -> list[tuple[str, Tape]]:
         """Those behind ours; if it is gone, behind the one that was before it."""
         found: list[tuple[str, Tape]] = []
@@ -143,6 +149,7 @@ class Follower:
             if tape is None:
                 continue
             opened.callback(tape.close)
+            looked_at.append(tape)
             if ours.is_of(tape):
                 return found
             if gone is None and self._before is not None and self._before.is_of(tape):
@@ -187,6 +194,11 @@ class Follower:
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == tape.inode and not tape.written()
+
+    def end(self) -> None:
+        """Nothing more comes: say what was no whole line."""
+        if self._current is not None:
+            self._current.end()
 
     def close(self) -> None:
         """Idempotent."""

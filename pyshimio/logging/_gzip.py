@@ -27,7 +27,8 @@ def compress(
     """Have a compressed copy take the place of *source*, with ``.gz`` behind its name.
 
     Args:
-        source: Removed in the end, if it still is the file that was read.
+        source: Removed in the end, if it still is the file that was read; locked meanwhile, and
+            nothing is done if it is by somebody else.
         target: What the copy is called until it is whole; not there yet, locked meanwhile.
         last_time: RFC 3339, or ``""`` for no note; a reader that looks for newer records need not
             open the file then.
@@ -36,6 +37,8 @@ def compress(
     """
     reader = _kernel.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
+        if not _kernel.lock(reader):
+            return
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         writer = _kernel.open(target, flags, MODE)
         try:

@@ -165,7 +165,8 @@ class JsonFile(FileDriver):
     def compression_failed(self, error: Exception) -> None:
         """Counted; the file is there as it was."""
         self.compress_failed += 1
-        self.report(f"cannot compress an old file: {error}")
+        reason = getattr(error, "strerror", None) or error  # (the copy's name is another each time)
+        self.report(f"cannot compress an old file: {reason}")
 
     @property
     def stats(self) -> dict[str, int]:

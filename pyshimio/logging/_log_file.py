@@ -233,6 +233,7 @@ class LogFile:
         try:
             self._rotation.rotate(self.path)
             self._open()
+            self._rotation.settle(self.path)
         except OSError as error:
             self._failed(error)
             return False

@@ -113,7 +113,7 @@ def names_of(path: str) -> list[tuple[str, int]]:
     """What tells whether a log was rotated between two looks: its files, and who they are."""
     found: list[tuple[str, int]] = []
     for part in parts_of(path):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             found.append((part.path, _kernel.stat(part.path).st_ino))
     return found
 

@@ -13,12 +13,13 @@ from contextlib import ExitStack, suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+import anyio
 import attrs
 
 from .._events import logger
 from ..errors import LogFileError
 from . import _kernel
-from ._current import Current
+from ._current import Current, torn
 from ._lines import Joiner, LogLine, Window
 from ._old_files import Part, names_of, parts_of, written_of
 from ._parse import FORMATS, Format, Piece, detect
@@ -98,7 +99,9 @@ class Reader:
         self.current: tuple[Current, Identity | None] | None = None
         self.over: bool = False
         self._seeker = Seeker(self.window, self.parsed)
-        self._tapes: list[Tape] = []
+        self._tapes: list[Tape] = []  # those that are open
+        self._closed = False
+        self._read_before = 0  # from those that were
         self._keep = False
         self._tail = tail
         self._nofollow = nofollow
@@ -114,20 +117,18 @@ class Reader:
         """
         self._keep = keep
         with ExitStack() as stack:
-            parts, starts, before = self._files(stack)
-            newest = starts[-1] if starts else None
-            goes_on = keep and newest is not None and newest.part.path == parts[-1].path
+            starts, newest, before = self._files(stack)
             current: Current | None = None
-            if newest is not None and newest.part.path == newest.part.log:
+            if newest is not None:
                 current = Current(self, newest.part.log, newest.tape, newest.place)
             found = self._forward(starts, current)
-            if not goes_on:
+            if not (keep and current is not None):
                 found = chain(found, self.rest())
             if self._tail is not None:
                 yield from deque(filter(None, found), maxlen=self._tail)
             else:
                 yield from found
-            if goes_on and current is not None:
+            if keep and current is not None:
                 stack.pop_all()
                 for tape in self._tapes:
                     if tape is not current.tape:
@@ -140,13 +141,14 @@ class Reader:
 
     def close(self) -> None:
         """Close all files.  Idempotent."""
+        self._closed = True
         for tape in self._tapes:
             tape.close()
 
     @property
     def bytes_read(self) -> int:
         """From all files, up to now."""
-        return sum(tape.bytes_read for tape in self._tapes)
+        return self._read_before + sum(tape.bytes_read for tape in self._tapes)
 
     def open(self, path: str) -> Tape:
         """One of its files; it counts for :attr:`bytes_read`, and the caller closes it.
@@ -154,16 +156,20 @@ class Reader:
         Raises:
             LogFileError: It cannot be opened.
         """
+        if self._closed:  # by the loop, while a thread was at work
+            raise anyio.ClosedResourceError
         tape = Tape(path, nofollow=self._nofollow)
-        self._tapes.append(tape)
+        # (A log may be followed for years.)
+        self._read_before += sum(old.bytes_read for old in self._tapes if old.closed)
+        self._tapes = [*(old for old in self._tapes if not old.closed), tape]
         return tape
 
     def complain(self, path: str, offset: int | None, reason: str) -> None:
         """Say what was left out."""
         self._problem(Problem(path, offset, reason))
 
-    def _files(self, stack: ExitStack) -> tuple[list[Part], list[_Start], Identity | None]:
-        """All files, those that may have something, and who the last but one is.
+    def _files(self, stack: ExitStack) -> tuple[list[_Start], _Start | None, Identity | None]:
+        """The files that may have something, the one that is written, and who is before that.
 
         They are opened between two rotations.
         """
@@ -178,14 +184,36 @@ class Reader:
             self._find_form(parts)
             failures: list[LogFileError] = []
             starts = self._starts(parts, stack, failures)
-            before = self._identity(parts[-2]) if self._keep and len(parts) > 1 else None
+            newest = self._newest(starts, parts)
+            before = None if newest is None else self._before(newest.part, parts)
             if names == names_of(self.path):
                 if len(failures) == len(parts):
                     raise failures[0]
                 for error in failures:
                     self.complain(error.path, None, str(error))
-                return parts, starts, before
+                return starts, newest, before
             stack.close()
+
+    def _newest(self, starts: list[_Start], parts: list[Part]) -> _Start | None:
+        """The file that is written; when a rotation is under way, the old one still is."""
+        if not starts or starts[-1].part is not parts[-1]:
+            return None
+        newest = starts[-1]
+        older = starts[-2] if self._keep and len(starts) > 1 else None
+        if (
+            older is not None
+            and not (newest.tape.size or older.tape.compressed)
+            and older.part.log == newest.part.log
+            and older.tape.written()
+        ):
+            starts.pop()
+            newest = older
+        is_written = newest.part.path == newest.part.log
+        return newest if is_written or (self._keep and not newest.tape.compressed) else None
+
+    def _before(self, part: Part, parts: list[Part]) -> Identity | None:
+        place = parts.index(part)
+        return self._identity(parts[place - 1]) if self._keep and place else None
 
     def _written(self) -> str:
         try:
@@ -320,8 +348,8 @@ class Reader:
                 log = start.part.log
             if current is not None and start.tape is current.tape:
                 yield from self.wanted(current.pieces(limit=limit))
-                if current.waiting and not self._keep and not self.over:
-                    self.complain(current.tape.path, current.place, _torn(current.waiting))
+                if limit is not None and not self.over and current.place >= current.tape.size:
+                    current.end()
             else:
                 yield from self.wanted(self.whole(start.tape, start.place))
             if self.over:
@@ -337,7 +365,7 @@ class Reader:
             self.complain(tape.path, place, str(error))
             return
         if not tape.compressed and place < (size := tape.size):
-            self.complain(tape.path, size, _torn(size - place))
+            self.complain(tape.path, size, torn(size - place))
 
     def wanted(self, pieces: Iterator[Piece | None]) -> Iterator[LogLine | None]:
         """The lines that pieces make, if they are wanted; None now and then, if few are.
@@ -402,7 +430,3 @@ class Reader:
             return self.form.parse(line)
         except ValueError:
             return None
-
-
-def _torn(count: int) -> str:
-    return f"{count} bytes at the end are no whole record"

@@ -54,6 +54,7 @@ class Ring(Counted):
         self._waiting = 0
         self._changed = Condition()
         self._ended = self._reopens = False
+        self._in_hand: Batch | None = None
         self._thread = Thread(target=self._run, name="pyshimio log", daemon=True)
         self._thread.start()
 
@@ -105,7 +106,12 @@ class Ring(Counted):
             if not batches:
                 self._reopen()
             for batch in batches:
-                self._put(batch, self._over)
+                if batch is self._in_hand:
+                    self._put(batch, self._over)
+                else:
+                    self._say(batch)
+            with self._changed:
+                self._in_hand = None
         self._end(self._over)
 
     def _next(self) -> list[Batch] | None:
@@ -122,12 +128,20 @@ class Ring(Counted):
             if isinstance(found, _Gap):
                 return [batch for stream in found.counts for batch in self._said(found, stream)]
             self._waiting -= _weight(found)
+            self._in_hand = found
             partial = found.partial
             if partial is None or partial.last:
                 self._begun.pop(found.stream, None)
             else:
                 self._begun[found.stream] = partial
             return [found]
+
+    def _say(self, batch: Batch) -> None:
+        """What is none of the container's is not counted."""
+        try:
+            self._patiently(lambda: self.driver.write(batch), self._over)
+        except Exception as error:  # noqa: BLE001 - those that are missing are counted
+            self._note(error)
 
     def _said(self, gap: _Gap, stream: str) -> Iterator[Batch]:
         """What stands in the place of those that are missing: a line of its own."""
@@ -160,6 +174,8 @@ class Ring(Counted):
         """Nothing more comes, what waits is dropped, and the thread ends when the driver does."""
         with self._changed:
             self._ended = True
+            if self._in_hand is not None:  # it may be written yet, when nobody is there to know
+                self._skip(self._in_hand)
             for found in self._queue:
                 if isinstance(found, Batch):
                     self._skip(found)

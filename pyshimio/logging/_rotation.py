@@ -7,6 +7,7 @@ rotation moves no more files than are needed to fill the gap, so none is lost be
 
 from __future__ import annotations
 
+import errno
 import os
 
 from . import _kernel
@@ -70,18 +71,24 @@ class Rotation:
             if not name.startswith(f"{base}.") or not number.isdecimal():
                 continue  # somebody else's
             # (While the original is there, the copy is not needed.)
-            if (kind.startswith("gz.") and kind.endswith(NEW) and not _is_held(whole)) or (
-                kind == "gz" and _exists(whole.removesuffix(GZ))
-            ):
+            begun = kind.startswith("gz.") and kind.endswith(NEW)
+            twice = kind == "gz" and _exists(whole.removesuffix(GZ))
+            if (begun or twice) and not _is_held(whole):
                 _remove(whole)
-        if self._compress and self._most and _exists(f"{path}.1"):
-            self._begin(f"{path}.1")
+        if _exists(f"{path}.1"):
+            self.settle(path)
 
     def rotate(self, path: str) -> None:
-        """Put *path* out of the way; the caller makes the next one."""
+        """Put *path* out of the way; the caller makes the next one, and then calls :meth:`settle`.
+
+        Raises:
+            OSError: It cannot be, or another process is compressing the newest old file.
+        """
         self._given_up = self._most == 1  # what is being compressed is the file that goes
         self.wait()
         self._given_up = False
+        if self._compress and _is_held(f"{path}.1"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), f"{path}.1")
         if not self._most:
             _remove(path)
             return
@@ -94,7 +101,10 @@ class Rotation:
             for suffix in ("", GZ):
                 _move(f"{path}.{older - 1}{suffix}", f"{path}.{older}{suffix}")
         _move(path, f"{path}.1")
-        if self._compress:
+
+    def settle(self, path: str) -> None:
+        """Nobody writes into the newest old file any more."""
+        if self._compress and self._most:
             self._begin(f"{path}.1")
 
     def _begin(self, path: str) -> None:
@@ -155,7 +165,7 @@ def _numbers(path: str, number: int) -> bool:
 
 
 def _is_held(path: str) -> bool:
-    """Whether somebody is at work on a copy."""
+    """Whether somebody is at work on it, or on a copy of it."""
     try:
         fd = _kernel.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

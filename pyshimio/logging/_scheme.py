@@ -95,16 +95,20 @@ class _Shared:
     def has_room(self) -> bool:
         """Whether what was taken before has found its place."""
         if self._stuck:
-            stuck = self._stuck
             try:
                 self.driver.flush()
-            except OSError as error:
-                if error.errno in NO_ROOM:
+            except Exception as error:  # noqa: BLE001 - as for what is written
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
                     return False
-                for stream, size in stuck.items():
-                    self._lost[stream] = self._lost.get(stream, 0) + size
+                self._lose_stuck()
             self._stuck = {}
         return True
+
+    def _lose_stuck(self) -> None:
+        """A driver that fails for good has thrown away what it kept back."""
+        for stream, size in self._stuck.items():
+            self._lost[stream] = self._lost.get(stream, 0) + size
+        self._stuck = {}
 
     def lost(self, stream: str) -> int:
         """Bytes of a stream that were taken, and are nowhere."""
@@ -124,10 +128,12 @@ class _Shared:
             self.driver.write(batch)
         except OSError as error:
             if error.errno not in NO_ROOM or not keeps_back(self.driver):
+                self._lose_stuck()
                 return len(batch.data)
             size = self._stuck.get(batch.stream, 0)
             self._stuck[batch.stream] = size + len(batch.data)
         except Exception:  # noqa: BLE001 - a driver that fails does not end the container
+            self._lose_stuck()
             return len(batch.data)
         return 0
 

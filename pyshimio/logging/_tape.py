@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ("BLOCK", "Identity", "Mark", "Tape")
+__all__ = ("BLOCK", "MEMORY", "Identity", "Mark", "Tape")
 
 BLOCK = 1 << 16
 MEMORY = 256
@@ -54,8 +54,8 @@ class Identity:
 
     def is_of(self, tape: Tape) -> bool:
         """Whether *tape* is that file, or what became of it."""
-        if tape.inode == self.inode:
-            return True
+        if tape.inode == self.inode:  # or a new file has it, of one that is gone
+            return tape.head().startswith(self.head)
         if not tape.compressed:
             return False
         return tape.unpacked_size() == self.size % SIZES and tape.head() == self.head
@@ -274,6 +274,11 @@ class Tape:
         """Whether anybody has it open for writing; True where that cannot be told."""
         with self._fd.lend() as fd:
             return _kernel.has_writer(fd)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._fd.closed
 
     def close(self) -> None:
         """Idempotent."""

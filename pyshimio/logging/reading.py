@@ -154,6 +154,8 @@ class LogStream:
                 if late:
                     break
                 await anyio.sleep(PAUSE)
+        if not reader.over:
+            follower.end()
         for line in reader.rest():
             yield line
 
