@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyshimio.errors import InvalidOptionError
-from pyshimio.logging.kubernetes import LOG_PATH_LABEL, PodLog, label_link, link
+from pyshimio.logging.kubernetes import LOG_PATH_LABEL, LinkName, PodLog, label_link, link
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +35,28 @@ def test_parsing_is_the_way_back(
     log = PodLog(namespace=namespace, pod=pod, uid=uid, container=container, restart=restart)
     assert PodLog.parse(log.path()) == log
     assert PodLog.parse(f"{log.path('/elsewhere')}.20261126-101112.gz") == log
+
+
+@given(PARTS, PARTS, PARTS, st.from_regex(r"[0-9a-f]{64}", fullmatch=True))
+def test_a_links_name_and_the_way_back(
+    namespace: str, pod: str, container: str, container_id: str
+) -> None:
+    """All four parts of it."""
+    log = PodLog(namespace=namespace, pod=pod, uid="u", container=container)
+    found = LinkName.parse(f"/var/log/containers/{log.link_name(container_id)}")
+    assert found == LinkName(pod=pod, namespace=namespace, container=container, id=container_id)
+
+
+def test_a_links_name_that_was_cut() -> None:
+    """What there is of the id, if there is any."""
+    log = PodLog(namespace="n" * 60, pod="p" * 120, uid="u", container="c" * 60)
+    found = LinkName.parse(log.link_name("0" * 64))
+    assert (found.container, found.id) == ("c" * 60, "0" * 8)
+    log = PodLog(namespace="n" * 60, pod="p" * 129, uid="u", container="c" * 60)
+    assert LinkName.parse(log.link_name("0" * 64)).id == ""
+    for name in ("x.log", "p_n.log", "p_n_c-0.txt", "_n_c-0.log"):
+        with pytest.raises(InvalidOptionError, match="<pod>"):
+            LinkName.parse(name)
 
 
 @pytest.mark.parametrize(

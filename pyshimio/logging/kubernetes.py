@@ -15,7 +15,15 @@ import attrs
 from ..errors import InvalidOptionError
 from . import _kernel
 
-__all__ = ("CONTAINERS", "LOG_PATH_LABEL", "PODS", "PodLog", "label_link", "link")
+__all__ = (
+    "CONTAINERS",
+    "LOG_PATH_LABEL",
+    "PODS",
+    "LinkName",
+    "PodLog",
+    "label_link",
+    "link",
+)
 
 PODS = "/var/log/pods"
 CONTAINERS = "/var/log/containers"
@@ -91,6 +99,42 @@ class PodLog:
         """Of the link below ``/var/log/containers``; cut, when it is too long for a file system."""
         whole = f"{self.pod}_{self.namespace}_{self.container}-{container_id}"
         return os.fsdecode(os.fsencode(whole)[:LONGEST]) + SUFFIX
+
+
+@attrs.frozen(kw_only=True)
+class LinkName:
+    """What the name of a link below ``/var/log/containers`` says.
+
+    Args:
+        pod, namespace: The pod's.
+        container: Its name in the pod.
+        id: The container's; cut, or empty, where the name had to be.
+    """
+
+    pod: str
+    namespace: str
+    container: str
+    id: str
+
+    @classmethod
+    def parse(cls, path: str) -> LinkName:
+        """What :meth:`PodLog.link_name` was made of.
+
+        Raises:
+            InvalidOptionError: It is no such name.
+        """
+        name = os.path.basename(path)
+        parts = name.removesuffix(SUFFIX).split("_", 2)
+        if not name.endswith(SUFFIX) or len(parts) != 3 or not all(parts):
+            raise InvalidOptionError(
+                f"{path!r} is not <pod>_<namespace>_<container>-<id>.log", option="path"
+            )
+        pod, namespace, rest = parts
+        # (A container's name may have hyphens, and an id has none.)
+        container, hyphen, id = rest.rpartition("-")  # noqa: A001 - CRI's word
+        if not hyphen:
+            container, id = rest, ""  # noqa: A001
+        return cls(pod=pod, namespace=namespace, container=container, id=id)
 
 
 def link(target: str, path: str) -> bool:
