@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from pyshimio.logging._old_files import parts_of
-from support.cli import GUARD, PYSHIMIO
+from support.cli import GUARD, PYSHIMIO, eventually
 from support.log_binary import started
 
 if TYPE_CHECKING:
@@ -82,14 +82,17 @@ class Followed:
     def __exit__(self, *_: object) -> None:
         self._thread.join(2 * GUARD)
         self._process.kill()
-        assert self._process.wait(GUARD) == 0
+        status = self._process.wait(GUARD)
+        self._thread.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        assert status == 0
 
 
 def rotate(where: Path, log: Path, *directives: str) -> None:
     """One run of logrotate, which thinks that it is time."""
     text = "\n".join([f"{log} {{", f"rotate {KEPT}", "nodateext", *directives, "}"])
+    eventually(log.exists, "the new file")
     config = where / "logrotate.conf"
     config.write_text(f"{text}\n")
     config.chmod(0o600)
