@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Console", "ConsoleIO", "ConsoleSocket", "StdinEOF")
 
-RUNTIMES = frozenset({"runc", "crun", "youki", "runsc"})
+RUNTIMES = frozenset({"runc", "crun", "youki", "runsc", "pyshimio-fake-runc"})
 
 StdinEOF = Literal["eof_char", "hangup", "ignore"]
 

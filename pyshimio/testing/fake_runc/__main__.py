@@ -1,0 +1,8 @@
+"""``python -m pyshimio.testing.fake_runc``."""
+
+import sys
+
+from ._program import main
+
+if __name__ == "__main__":
+    sys.exit(main())
