@@ -117,29 +117,23 @@ class Follower:
         """
         ours = current.tape.identity()
         while True:
-            with ExitStack() as opened:
-                names = self._names()
-                tape = self._opened(written)
-                if tape is None:
-                    return None
-                opened.callback(tape.close)
-                looked_at: list[Tape] = []
-                newer = self._newer(opened, looked_at, ours, self._old_parts(written))
+            names = self._names()
+            tape = self._opened(written)
+            if tape is None:
+                return None
+            with ExitStack() as old, ExitStack() as last:
+                last.callback(tape.close)
+                newer = self._newer(old, ours, self._old_parts(written))
                 before = newer[-1][1].identity() if newer else ours
                 if names == self._names():
-                    # The old ones are closed by the caller, the last one when it is left.
-                    kept = {tape, *(old for _, old in newer)}
-                    opened.pop_all()
-                    for one in looked_at:
-                        if one not in kept:
-                            one.close()
-                        elif one is not tape:
-                            stack.callback(one.close)
+                    # The caller closes the old ones; and the last one when it is left.
+                    stack.enter_context(old.pop_all())
+                    last.pop_all()
                     self._before = before
                     return newer, tape
 
     def _newer(
-        self, opened: ExitStack, looked_at: list[Tape], ours: Identity, parts: list[Part]
+        self, opened: ExitStack, ours: Identity, parts: list[Part]
     ) -> list[tuple[str, Tape]]:
         """Those behind ours; if it is gone, behind the one that was before it."""
         found: list[tuple[str, Tape]] = []
@@ -149,7 +143,6 @@ class Follower:
             if tape is None:
                 continue
             opened.callback(tape.close)
-            looked_at.append(tape)
             if ours.is_of(tape):
                 return found
             if gone is None and self._before is not None and self._before.is_of(tape):

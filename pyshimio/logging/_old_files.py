@@ -39,11 +39,6 @@ class Part:
     path: str
     log: str
 
-    @property
-    def compressed(self) -> bool:
-        """Whether it has to be read from its beginning."""
-        return self.path.endswith(GZ)
-
 
 def parts_of(path: str) -> list[Part]:
     """All files of a log, the oldest first, and last the one that is written.
