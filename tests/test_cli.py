@@ -865,5 +865,6 @@ def test_the_entry_point_is_what_is_tested() -> None:
     scripts = tomllib.loads(root.read_text())["project"]["scripts"]
     assert scripts == {
         "pyshimio": "pyshimio.cli:main",
+        "pyshimio-fake-runc": "pyshimio.testing.fake_runc._program:main",
         "pyshimio-log": "pyshimio.logging._main:main",
     }

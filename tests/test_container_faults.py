@@ -181,7 +181,7 @@ async def test_a_client_that_stops_reading(tmp_path: Path) -> None:
                     group.cancel_scope.cancel()
                 assert await other.wait(io=True, timeout=GUARD) == 0
             assert one.state == "running"
-            assert turns.longest < 0.1
+            assert turns.longest < 0.3  # a few ms, but where caches and cores are shared
             await one.delete(force=True, drain_timeout=0)
 
 

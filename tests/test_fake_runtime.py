@@ -6,7 +6,8 @@ import os
 import select
 import signal
 import subprocess
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -297,19 +298,26 @@ def test_lines_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
     for args, word in (
-        (("frobnicate",), "frobnicate"),
         (("state",), "id"),
         (("state", "--what", "c1"), "--what"),
-        (("create", "--bundle", bundle, "a/b"), "invalid id"),
+        (("create", "--bundle", bundle, "a/b"), "invalid container ID"),
+        (("delete", "--force", ".."), "invalid container ID"),
         (("create", "--bundle", str(tmp_path / "broken"), "c1"), "config.json"),
         (("create", "--bundle", bundle, "--console-socket", "/x", "c1"), "console socket"),
+        (("create", "--bundle", bundle, "--pidfd-socket", "/no/such", "c1"), "/no/such"),
+        (("create", "--bundle", bundle, "--pid-file", "/no/such/x", "c1"), "/no/such"),
         (("exec", "c1", "true"), "does not exist"),
+        (("exec", "--console-socket", "/x", "c1", "true"), "does not exist"),
     ):
         done = said(fake, "--log", str(tmp_path / "log"), *args)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (255 if args[0] == "exec" else 1, "")
         assert word in done.stderr
+        assert "level=" not in done.stderr  # which is for the log
         assert "level=error" in (tmp_path / "log").read_text().splitlines()[-1]
     assert said(fake, "delete", "--force", "never-there").returncode == 0
+    assert said(fake, "frobnicate").returncode == 3
+    assert "level=error" in said(fake, "frobnicate").stderr
+    assert sorted(os.listdir(fake.root)) == ["err.txt", "out.txt"]
     assert said(fake, "--version").stdout.startswith("runc version 1.1.5")
 
 
@@ -324,19 +332,44 @@ def test_tables_and_signals(tmp_path: Path) -> None:
     assert "ociVersionMax" in said(fake, "features").stdout
     assert "unknown signal" in said(fake, "kill", "c1", "NONE").stderr
     assert said(fake, "create", "-b", bundle, "c1").stderr.endswith('already exists"\n')
-    for name in ("term", "SIGKILL", "0"):
-        said(fake, "kill", "c1", name)
-    pidfd = None
-    with suppress(ProcessLookupError):
+    for name in ("0", "cont", "SIGCONT", "SIGKILL"):
         pidfd = os.pidfd_open(pid)
-    if pidfd is not None:
-        select.select([pidfd], [], [], GUARD)
+        assert said(fake, "kill", "c1", name).returncode == 0
+        if name == "SIGKILL":
+            assert select.select([pidfd], [], [], GUARD)[0]
         os.close(pidfd)
+    assert "not running" in said(fake, "kill", "c1").stderr
     assert "stopped" in said(fake, "start", "c1").stderr
     assert "stopped" in said(fake, "exec", "c1", "true").stderr
     assert "not running" in said(fake, "update", "-r", "-", "c1").stderr
     assert "not running" in said(fake, "events", "c1").stderr
     assert said(fake, "delete", "c1").returncode == 0
+
+
+async def test_side_by_side(tmp_path: Path) -> None:
+    """Many execs at once are all known, and gone with the container."""
+    fake = FakeRuntime.make(tmp_path)
+    runc = fake.client()
+    await runc.create("c1", fake.bundle(tmp_path / "bundle", SLEEP))
+    await runc.start("c1")
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(partial(runc.exec, "c1", SLEEP, options=ExecOptions(detach=True)))
+    pids = await runc.ps("c1")
+    assert len(pids) == 9
+    await runc.delete("c1", force=True)
+    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}/exe")]
+
+
+async def test_start_of_one_that_was_killed(tmp_path: Path) -> None:
+    """It is said, as the real one does."""
+    fake = FakeRuntime.make(tmp_path)
+    runc = fake.client()
+    await runc.create("c1", fake.bundle(tmp_path / "bundle", SLEEP))
+    await runc.kill("c1", signal.SIGKILL)
+    with pytest.raises(RuntimeFailedError, match=r"stopped|dead"):
+        await runc.start("c1")
+    await runc.delete("c1")
 
 
 async def test_what_it_tells_again_and_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import attrs
 
 from ..runc import Bundle, Runc
 from .fake_runc._mischief import FILE
+from .fake_runc._store import locked, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +50,8 @@ class FakeRuntime:
         program = os.path.join(directory, "pyshimio-fake-runc")
         with open(program, "w", encoding="utf-8") as file:
             # (-P: a test's working directory is no place to find modules in.)
-            file.write(f'#!/bin/sh\nexec {sys.executable} -P -m {__package__}.fake_runc "$@"\n')
+            python = shlex.quote(sys.executable)
+            file.write(f'#!/bin/sh\nexec {python} -P -m {__package__}.fake_runc "$@"\n')
         os.chmod(program, 0o755)
         root = os.path.join(directory, "fake-runc-root")
         os.makedirs(root, exist_ok=True)
@@ -93,7 +96,7 @@ class FakeRuntime:
             slow: Seconds that it takes longer.
             error: It fails with this message, and does nothing.
             exit: It ends with this status, when it has done everything.
-            garbage: It prints this instead of its answer.
+            garbage: It prints this instead of its answer in JSON.
             descriptors: How many it sends over a console socket, in one message; -1 for no message
                 at all, 0 for one without any.
             times: How often; None for ever.
@@ -109,13 +112,13 @@ class FakeRuntime:
             "times": times,
         }
         path = os.path.join(self.root, FILE)
-        plan: dict[str, Any] = {}
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                plan = json.load(file)
-        plan[command] = {name: value for name, value in told.items() if value is not None}
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(plan, file)
+        with locked(f"{path}.lock"):
+            plan: dict[str, Any] = {}
+            if os.path.exists(path):
+                with open(path, encoding="utf-8") as file:
+                    plan = json.load(file)
+            plan[command] = {name: value for name, value in told.items() if value is not None}
+            write_whole(path, plan)
 
     def behave(self) -> None:
         """Have all commands go right again."""

@@ -7,3 +7,9 @@ do is to isolate them: they see the host's files, and what an init leaves behind
 ``_program`` is the command line, ``_commands`` what each command does, ``_store`` the state,
 ``_process`` how a process begins, ``_mischief`` what it does wrong when it was told to.
 """
+
+from __future__ import annotations
+
+from ._program import main as main
+
+__all__ = ("main",)

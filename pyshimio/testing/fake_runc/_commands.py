@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ._process import begin, exit_code, hold_signals, relay_signals, send_pidfd, write_pid_file
+from ._process import begin, end, exit_code, hold_signals, relay_signals, write_pid_file
 from ._store import Failure, Stored, started
 
 if TYPE_CHECKING:
@@ -69,23 +69,30 @@ class Run:
         pid: int = stored.about["init"][0]
         if not self._options.detach:
             relay_signals(pid)
-        self._start(stored)
+        try:
+            self._start(stored)
+        except Failure:
+            self._delete(stored)
+            raise
         if self._options.detach:
             return 0
         status = exit_code(pid)
         if not self._options.keep:
-            self._delete(stored)
+            with contextlib.suppress(Failure):  # somebody else has deleted it
+                self._delete(self._find())
         return status
 
     def _make(self) -> Stored:
         options = self._options
         bundle = os.path.abspath(options.bundle)
         path = os.path.join(bundle, "config.json")
+        if not os.path.isdir(bundle):
+            raise Failure(f"chdir {bundle}: no such file or directory")
         try:
             with open(path, encoding="utf-8") as file:
                 config: dict[str, Any] = json.load(file)
         except FileNotFoundError as error:
-            raise Failure(f"open {path}: no such file or directory") from error
+            raise Failure("JSON specification file config.json not found") from error
         except ValueError as error:
             raise Failure(f"{path}: {error}") from error
         about: dict[str, Any] = {
@@ -96,33 +103,37 @@ class Run:
             "process": config.get("process") or {},
         }
         stored = self._store.make(options.id, about)
-        pid = 0
+        pid, known = 0, -1
         try:
             os.mkfifo(stored.fifo)
-            pid = self._begin(about["process"], fifo=stored.fifo)
+            pid, known = self._begin(about["process"], fifo=stored.fifo)
             stored.about["init"] = [pid, started(pid)]
             stored.save()
             if options.pid_file:
                 write_pid_file(options.pid_file, pid)
+            os.write(known, b"1")
         except BaseException:
             if pid:
-                os.kill(pid, signal.SIGKILL)
+                end(pid)
             stored.remove()
             raise
+        finally:
+            if known >= 0:
+                os.close(known)
         return stored
 
-    def _begin(self, process: dict[str, Any], *, fifo: str | None = None) -> int:
+    def _begin(self, process: dict[str, Any], *, fifo: str | None = None) -> tuple[int, int]:
         options = self._options
-        pid = begin(
+        if options.console_socket and not getattr(options, "detach", True):
+            raise Failure("cannot use console socket if runc will not detach or allocate tty")
+        return begin(
             process,
             self._mischief,
             fifo=fifo,
             console_socket=options.console_socket,
+            pidfd_socket=options.pidfd_socket,
             preserve=options.preserve_fds,
         )
-        if options.pidfd_socket:
-            send_pidfd(options.pidfd_socket, pid)
-        return pid
 
     def start(self) -> int:
         """Let its program begin."""
@@ -133,6 +144,8 @@ class Run:
         status = stored.status
         if status == "stopped":
             raise Failure("cannot start a container that has stopped")
+        if status == "paused":
+            raise Failure("cannot start a container in the paused state")
         if status != "created":
             raise Failure("cannot start an already running container")
         # (Not blocking: an init that has been killed would never come.)
@@ -140,10 +153,13 @@ class Run:
         try:
             while stored.pid and not select.select([fd], [], [], 0.05)[0]:
                 pass
-            os.read(fd, 1)
+            went = os.read(fd, 1)
         finally:
             os.close(fd)
-        os.unlink(stored.fifo)
+        if not went:
+            raise Failure("container process is already dead")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(stored.fifo)
 
     def exec(self) -> int:
         """Another process."""
@@ -151,19 +167,25 @@ class Run:
         stored = self._find()
         status = stored.status
         if status == "stopped":
-            raise Failure("cannot exec a container that has stopped")
+            raise Failure("cannot exec in a stopped container")
         if status == "paused" and not options.ignore_paused:
             raise Failure("cannot exec in a paused container (use --ignore-paused to override)")
         if not options.detach:
             hold_signals()
-        pid = self._begin(self._process(stored))
-        if not options.detach:
-            relay_signals(pid)
-        stored = self._find()  # somebody else may have begun one meanwhile
-        stored.add_exec(pid)
-        if options.pid_file:
-            write_pid_file(options.pid_file, pid)
-        return 0 if options.detach else exit_code(pid)
+        pid, known = self._begin(self._process(stored))
+        os.close(known)
+        try:
+            with stored.changing() as about:
+                about["execs"].append([pid, started(pid)])
+            if options.pid_file:
+                write_pid_file(options.pid_file, pid)
+        except BaseException:
+            end(pid)
+            raise
+        if options.detach:
+            return 0
+        relay_signals(pid)
+        return exit_code(pid)
 
     def _process(self, stored: Stored) -> dict[str, Any]:
         options = self._options
@@ -185,9 +207,10 @@ class Run:
         """A signal for its init, or for all."""
         stored = self._find()
         number = _signal(self._options.signal)
-        if not stored.pid and not self._options.all:
+        init = stored.pid
+        if not init and not self._options.all:
             raise Failure("container not running")
-        for pid in stored.pids() if self._options.all else [stored.pid]:
+        for pid in stored.pids() if self._options.all else [init]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return 0
@@ -197,6 +220,7 @@ class Run:
         try:
             stored = self._find()
         except Failure:
+            self._store.forget(self._options.id)
             if self._options.force:
                 return 0
             raise
@@ -240,8 +264,8 @@ class Run:
         for pid in stored.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        stored.about["paused"] = paused
-        stored.save()
+        with stored.changing() as about:
+            about["paused"] = paused
 
     def update(self) -> int:
         """Limits, which are kept and have no effect."""
@@ -259,8 +283,8 @@ class Run:
                 limits = {}
         except ValueError as error:
             raise Failure(str(error)) from error
-        stored.about["resources"] = {**stored.about.get("resources", {}), **limits}
-        stored.save()
+        with stored.changing() as about:
+            about["resources"] = {**about.get("resources", {}), **limits}
         return 0
 
     # -- saying ---------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from ._store import Failure
+from ._store import Failure, locked, write_whole
 
 __all__ = ("FILE", "Mischief")
 
@@ -24,21 +24,20 @@ class Mischief:
     """What is to go wrong with one command."""
 
     def __init__(self, root: str, command: str) -> None:
-        self._path = os.path.join(root, FILE)
-        try:
-            with open(self._path, encoding="utf-8") as file:
+        path = os.path.join(root, FILE)
+        self._told: dict[str, Any] = {}
+        if not os.path.exists(path):
+            return
+        with locked(f"{path}.lock"):
+            with open(path, encoding="utf-8") as file:
                 plan: dict[str, dict[str, Any]] = json.load(file)
-        except FileNotFoundError:
-            plan = {}
-        self._told = plan.get(command, {})
-        times = self._told.get("times")
-        if times is not None:
-            self._told["times"] = times - 1
-            if times <= 1:
-                del plan[command]
-            with open(f"{self._path}.new", "w", encoding="utf-8") as file:
-                json.dump(plan, file)
-            os.replace(f"{self._path}.new", self._path)
+            self._told = plan.get(command, {})
+            times = self._told.get("times")
+            if times is not None:
+                self._told["times"] = times - 1
+                if times <= 1:
+                    del plan[command]
+                write_whole(path, plan)
 
     def before(self) -> None:
         """Before the command has done anything."""

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from ._mischief import Mischief
 
-__all__ = ("begin", "exit_code", "hold_signals", "relay_signals", "send_pidfd", "write_pid_file")
+__all__ = (
+    "begin",
+    "end",
+    "exit_code",
+    "hold_signals",
+    "relay_signals",
+    "write_pid_file",
+)
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RELAYED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1)
@@ -35,16 +42,22 @@ def begin(
     *,
     fifo: str | None = None,
     console_socket: str | None = None,
+    pidfd_socket: str | None = None,
     preserve: int = 0,
-) -> int:
-    """Start a process with the stdio that we have; its pid.
+) -> tuple[int, int]:
+    """Start a process with the stdio that we have.
 
     Args:
         process: As in OCI's specification.
         mischief: What is to go wrong.
         fifo: It waits there until somebody opens that for reading.
         console_socket: Who gets the master of its terminal, if it is to have one.
+        pidfd_socket: Who gets a pidfd of it.
         preserve: How many descriptors from 3 on it keeps.
+
+    Returns:
+        Its pid; and with *fifo* a pipe, into which a byte has to be written when it is known to
+        others: if that is closed before, it ends.
 
     Raises:
         Failure: There is no such program or directory, or nobody at the socket.
@@ -63,24 +76,34 @@ def begin(
     program = _program(args[0], env.get("PATH", PATH), cwd)
     terminal = _Terminal.open(process) if process.get("terminal") else None
     ready, told = os.pipe()  # ends when it waits for its fifo, or runs its program
-    os.set_inheritable(told, False)  # noqa: FBT003
+    gate, known = os.pipe()
     pid = os.fork()
     if not pid:
-        _become(program, args, env, cwd, terminal, fifo, told, preserve)
+        os.close(known)
+        _become(program, args, env, cwd, terminal, fifo, told, gate, preserve)
     os.close(told)
+    os.close(gate)
     try:
-        _check(ready)
+        _check(ready, waits=fifo is not None)
         if terminal is not None:
             terminal.send(console_socket, mischief)
+        if pidfd_socket is not None:
+            _send_pidfd(pidfd_socket, pid)
     except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        end(pid)
+        os.close(known)
         raise
     finally:
         os.close(ready)
         if terminal is not None:
             terminal.close()
-    return pid
+    return pid, known
+
+
+def end(pid: int) -> None:
+    """Kill a child of ours, and wait for it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _program(name: str, path: str, cwd: str) -> str:
@@ -94,15 +117,15 @@ def _program(name: str, path: str, cwd: str) -> str:
     return found
 
 
-def _check(ready: int) -> None:
+def _check(ready: int, *, waits: bool) -> None:
     """Wait until it waits, or runs; what went wrong is what it says before that."""
     said = b""
     while data := os.read(ready, 4096):
         said += data
         if said == GO:
             return
-    if said:
-        raise Failure(said.decode(errors="replace"))
+    if said or waits:
+        raise Failure(said.decode(errors="replace") or "the container's init has died")
 
 
 class _Terminal:
@@ -140,7 +163,7 @@ def _send(connection: socket.socket, name: bytes, fds: list[int]) -> None:
     connection.sendmsg([name], [rights] if fds else [])
 
 
-def send_pidfd(path: str, pid: int) -> None:
+def _send_pidfd(path: str, pid: int) -> None:
     """Have whoever listens at a socket get a pidfd."""
     pidfd = os.pidfd_open(pid)
     try:
@@ -170,6 +193,7 @@ def _become(  # noqa: PLR0917 - what a process is made of
     terminal: _Terminal | None,
     fifo: str | None,
     told: int,
+    gate: int,
     preserve: int,
 ) -> NoReturn:
     """In the child."""
@@ -184,14 +208,17 @@ def _become(  # noqa: PLR0917 - what a process is made of
             for fd in range(3):
                 os.dup2(terminal.slave, fd)
         kept = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, 3 + preserve)
+        gate = fcntl.fcntl(gate, fcntl.F_DUPFD_CLOEXEC, 3 + preserve)
         for name in os.listdir("/proc/self/fd"):
-            if int(name) >= 3 + preserve and int(name) != kept:
+            if int(name) >= 3 + preserve and int(name) not in {kept, gate}:
                 with contextlib.suppress(OSError):
                     os.close(int(name))
         os.chdir(cwd)
         if fifo is not None:
             os.write(kept, GO)
             os.close(kept)
+            if not os.read(gate, 1):  # who made us was killed before anybody could know of us
+                os._exit(1)
             waiting = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
             os.write(waiting, GO)
             os.close(waiting)

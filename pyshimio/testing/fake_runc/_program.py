@@ -21,6 +21,9 @@ __all__ = ("main",)
 VERSION = f"runc version 1.1.5-fake\ncommit: pyshimio\nspec: {SPEC}\n"
 FLAGS = ("--systemd-cgroup", "--debug")
 LOG_FORMATS = ("text", "json")
+NO_COMMAND = 3
+FAILED = {"exec": 255}
+"""Statuses other than 1 that runc's failures have."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    log, log_format = "", "text"
+    log, log_format, failed = "", "text", 1
     try:
         options = _globals().parse_args(argv)
         if options.version:
@@ -38,15 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         log, log_format = options.log, options.log_format
         if options.command not in COMMANDS:
-            raise Failure(f"No help topic for {options.command!r}")
+            _complain(f"No help topic for {options.command!r}", log, log_format)
+            return NO_COMMAND
+        failed = FAILED.get(options.command, 1)
         mischief = Mischief(options.root, options.command)
         mischief.before()
         told = _parser(options.command).parse_args(options.rest)
         status = COMMANDS[options.command](Run(Store(options.root), mischief, told))
         wrong = mischief.after()
-    except (Failure, OSError) as error:
+    except (Failure, OSError, ValueError) as error:
         _complain(str(error), log, log_format)
-        return 1
+        return failed
     return status if wrong is None else wrong
 
 
@@ -119,7 +124,7 @@ def _complain(message: str, log: str, log_format: str) -> None:
     """On stderr and, if there is one, in the log; as runc does."""
     time = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     text = f'time="{time}" level=error msg={json.dumps(message)}\n'
-    sys.stderr.write(text)
+    sys.stderr.write(f"{message}\n" if log else text)
     if not log:
         return
     entry = {"level": "error", "msg": message, "time": time}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("Failure", "Store", "Stored", "started")
+__all__ = ("Failure", "Store", "Stored", "locked", "started", "write_whole")
 
 
 class Failure(Exception):  # noqa: N818 - what runc calls an error, in its words
@@ -40,7 +41,7 @@ class Stored:
     def pid(self) -> int:
         """Of its init; 0 when that has ended."""
         pid, begun = self.about["init"]
-        return pid if started(pid) == begun else 0
+        return pid if begun is not None and started(pid) == begun else 0
 
     @property
     def status(self) -> str:
@@ -54,26 +55,28 @@ class Stored:
     def pids(self) -> list[int]:
         """Its processes: init, execs, and all that are in their sessions."""
         own = [self.about["init"], *self.about["execs"]]
-        sessions = {pid for pid, begun in own if started(pid) == begun}
+        sessions = {pid for pid, begun in own if begun is not None and started(pid) == begun}
         # (Those whose leader has gone, too, as long as nobody else has its number.)
         sessions |= {pid for pid, _ in own if started(pid) is None}
         return sorted(pid for pid, session in _sessions() if session in sessions)
 
-    def add_exec(self, pid: int) -> None:
-        """Remember another process."""
-        self.about["execs"].append([pid, started(pid)])
-        self.save()
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """What is kept of it, as it is now, to be changed by us alone; written at the end."""
+        path = os.path.join(self.directory, "state.json")
+        with locked(os.path.join(self.directory, "lock")):
+            with open(path, encoding="utf-8") as file:
+                self.about = json.load(file)
+            yield self.about
+            self.save()
 
     def save(self) -> None:
         """Write it, so that whoever reads gets the old or the new."""
-        path = os.path.join(self.directory, "state.json")
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump(self.about, file)
-        os.replace(f"{path}.new", path)
+        write_whole(os.path.join(self.directory, "state.json"), self.about)
 
     def remove(self) -> None:
-        """Forget it."""
-        shutil.rmtree(self.directory)
+        """Forget it; somebody else may have done so."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Store:
@@ -88,9 +91,7 @@ class Store:
         Raises:
             Failure: There is one that is called so, or that is no name.
         """
-        if not name or not all(sign.isalnum() or sign in "_+-." for sign in name):
-            raise Failure(f"invalid id format: {name!r}")
-        directory = os.path.join(self.root, name)
+        directory = self._directory(name)
         os.makedirs(self.root, mode=0o711, exist_ok=True)
         try:
             os.mkdir(directory, 0o711)
@@ -104,12 +105,21 @@ class Store:
         Raises:
             Failure: There is none.
         """
-        directory = os.path.join(self.root, name)
+        directory = self._directory(name)
         try:
             with open(os.path.join(directory, "state.json"), encoding="utf-8") as file:
                 return Stored(directory, json.load(file))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Failure("container does not exist") from error
+
+    def forget(self, name: str) -> None:
+        """What a command that was killed has left of one, before it was one."""
+        shutil.rmtree(self._directory(name), ignore_errors=True)
+
+    def _directory(self, name: str) -> str:
+        if name in {"", ".", ".."} or not all(sign.isalnum() or sign in "_+-." for sign in name):
+            raise Failure("invalid container ID format")
+        return os.path.join(self.root, name)
 
     def all(self) -> Iterator[Stored]:
         """Every one, by name."""
@@ -117,6 +127,22 @@ class Store:
             for name in sorted(os.listdir(self.root)):
                 with contextlib.suppress(Failure):
                     yield self.find(name)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Be the only one, of all processes."""
+    with open(path, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_whole(path: str, value: object) -> None:
+    """JSON, so that whoever reads gets the old or the new."""
+    new = f"{path}.{os.getpid()}"
+    with open(new, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.replace(new, path)
 
 
 def started(pid: int) -> int | None:
