@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 __all__ = ("Failure", "Store", "Stored", "locked", "started", "write_whole")
 
@@ -61,7 +61,7 @@ class Stored:
         return sorted(pid for pid, session in _sessions() if session in sessions)
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[dict[str, Any]]:
+    def changing(self) -> Generator[dict[str, Any]]:
         """What is kept of it, as it is now, to be changed by us alone; written at the end."""
         path = os.path.join(self.directory, "state.json")
         with locked(os.path.join(self.directory, "lock")):
@@ -130,7 +130,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
+def locked(path: str) -> Generator[None]:
     """Be the only one, of all processes."""
     with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
