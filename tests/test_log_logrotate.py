@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -15,7 +16,10 @@ from support.cli import GUARD, PYSHIMIO, eventually
 from support.log_binary import started
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from support.log_binary import LogBinary
 
 pytestmark = [pytest.mark.runtime("logrotate"), pytest.mark.slow]
 
@@ -119,6 +123,21 @@ def numbers_in(log: Path, form: str, *, cut: bool = False) -> list[list[int]]:
     return found
 
 
+@contextmanager
+def flooded(tmp_path: Path, form: str) -> Iterator[tuple[Path, LogBinary, Flood, Followed]]:
+    """A log that is written at full speed in the block, and followed until its writer has ended."""
+    log = tmp_path / "logs" / "x.log"
+    log.parent.mkdir()
+    with started(tmp_path, driver=form, log_path=str(log)) as binary:
+        binary.ready()
+        with Followed(log) as followed:
+            with Flood(binary.stdout) as flood:
+                yield log, binary, flood, followed
+            binary.write(line(flood.count))
+            binary.close()
+            assert binary.wait() == 0
+
+
 @pytest.mark.parametrize("form", ["json-file", "cri"])
 @pytest.mark.parametrize("signals", [True, False], ids=["reopen", "by itself"])
 def test_renamed(tmp_path: Path, form: str, *, signals: bool) -> None:
@@ -126,21 +145,14 @@ def test_renamed(tmp_path: Path, form: str, *, signals: bool) -> None:
 
     Told to open its file anew by SIGUSR1, or left to find it out.
     """
-    log = tmp_path / "logs" / "x.log"
-    log.parent.mkdir()
-    with started(tmp_path, driver=form, log_path=str(log)) as binary:
-        binary.ready()
-        with Followed(log) as followed:
-            with Flood(binary.stdout) as flood:
-                for _ in range(TIMES):
-                    end = ["postrotate", f"kill -USR1 {binary.pid}", "endscript"] if signals else []
-                    rotate(tmp_path, log, "create" if signals else "nocreate", *end)
-            binary.close()
-            assert binary.wait() == 0
+    with flooded(tmp_path, form) as (log, binary, flood, followed):
+        end = ["postrotate", f"kill -USR1 {binary.pid}", "endscript"] if signals else []
+        for _ in range(TIMES):
+            rotate(tmp_path, log, "create" if signals else "nocreate", *end)
     files = numbers_in(log, form)
     assert len(files) > TIMES // 2
-    assert [number for file in files for number in file] == list(range(flood.count))
-    assert followed.numbers == list(range(flood.count))
+    assert [number for file in files for number in file] == list(range(flood.count + 1))
+    assert followed.numbers == list(range(flood.count + 1))
 
 
 @pytest.mark.parametrize("form", ["json-file", "cri"])
@@ -150,17 +162,9 @@ def test_copied_and_truncated(tmp_path: Path, form: str) -> None:
     (What is written between the copy and the truncation is lost, as logrotate's manual says; the
     follower may have seen it.)
     """
-    log = tmp_path / "logs" / "x.log"
-    log.parent.mkdir()
-    with started(tmp_path, driver=form, log_path=str(log)) as binary:
-        binary.ready()
-        with Followed(log) as followed:
-            with Flood(binary.stdout) as flood:
-                for _ in range(TIMES):
-                    rotate(tmp_path, log, "copytruncate")
-            binary.write(line(flood.count))
-            binary.close()
-            assert binary.wait() == 0
+    with flooded(tmp_path, form) as (log, _, flood, followed):
+        for _ in range(TIMES):
+            rotate(tmp_path, log, "copytruncate")
     files = numbers_in(log, form, cut=True)
     assert len(files) == TIMES + 1
     there = [number for file in files for number in file]

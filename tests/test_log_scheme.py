@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from contextlib import suppress
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import anyio
@@ -150,28 +151,29 @@ async def test_the_end_on_a_full_disk(tmp_path: Path, mode: str) -> None:
         await until(lambda: not any(t.name == "pyshimio log" for t in threading.enumerate()))
 
 
-@pytest.mark.root
-def test_a_disk_that_is_full_and_then_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What had waited for room is counted when it is lost."""
-    sinks = scheme.sinks(
-        StdioURI("log+raw", str(tmp_path / "log")), streams=["stdout"], id="c", namespace="n"
-    )
-    sink = sinks["stdout"]
+def on_a_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DriverSink:
+    """An open sink: its disk is full when it is first written to, and broken from then on."""
+    uri = StdioURI("log+raw", str(tmp_path / "log"))
+    sink = scheme.sinks(uri, streams=["stdout"], id="c", namespace="n")["stdout"]
     sink.open()
-    codes = iter([errno.ENOSPC, errno.EIO])
+    codes = chain([errno.ENOSPC], repeat(errno.EIO))
 
     def fail(*_: object) -> None:
         code = next(codes)
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("pyshimio.logging._kernel.write", fail)
+    return sink
+
+
+def test_a_disk_that_is_full_and_then_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had waited for room is counted when it is lost."""
+    sink = on_a_failing_disk(tmp_path, monkeypatch)
     assert sink.write([b"waits\n"]) == 6
     assert sink.dropped == 0
-    monkeypatch.setattr("pyshimio.logging._kernel.write", fail)
-    with suppress(StopIteration):
-        sink.write([b""])
+    sink.write([b""])
     monkeypatch.undo()
     sink.flush()
     assert sink.dropped == 6
@@ -181,18 +183,7 @@ def test_what_waits_is_lost_with_what_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the disk is broken by then, both are counted."""
-    sinks = scheme.sinks(
-        StdioURI("log+raw", str(tmp_path / "log")), streams=["stdout"], id="c", namespace="n"
-    )
-    sink = sinks["stdout"]
-    sink.open()
-    codes = iter([errno.ENOSPC, errno.EIO])
-
-    def fail(*_: object) -> None:
-        code = next(codes)
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr("pyshimio.logging._kernel.write", fail)
+    sink = on_a_failing_disk(tmp_path, monkeypatch)
     assert sink.write([b"waits\n" + b"x" * 20_000 + b"\n"]) == 20_007
     monkeypatch.undo()
     assert sink.dropped >= 6 + 16_384

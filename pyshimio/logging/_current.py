@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ..errors import LogFileError
-from ._old_files import names_of, parts_of
+from ._old_files import names_of, older_than
 from ._split import Splitter
 from ._tape import BLOCK, MEMORY, Mark, Tape
 
@@ -117,22 +117,18 @@ class Current:
         """The copy that was made of this, and those made later, the oldest first; open."""
         for _ in range(TRIES):
             with ExitStack() as opened:
-                names = self._names()
+                names = names_of(self._reader.path)
                 found = self._look_for_copies(opened)
-                if names == self._names():  # else they were given others meanwhile
+                if names == names_of(self._reader.path):  # else they were given others meanwhile
                     stack.enter_context(opened.pop_all())
                     return found
         return []
 
     def _look_for_copies(self, stack: ExitStack) -> list[Tape]:
         found: list[Tape] = []
-        try:
-            parts = parts_of(self._reader.path)
-        except LogFileError:
-            return []
-        for part in reversed(parts):
-            if part.log != self.log or part.path == self.log:
-                continue
+        for part in reversed(older_than(self.log, self._reader.path)):
+            if part.log != self.log:
+                continue  # of another life
             try:
                 tape = self._reader.open(part.path)
                 stack.callback(tape.close)
@@ -144,12 +140,6 @@ class Current:
             except LogFileError:
                 continue  # said when it is read, or gone
         return []
-
-    def _names(self) -> list[tuple[str, int]]:
-        try:
-            return names_of(self._reader.path)
-        except LogFileError:
-            return []
 
 
 def torn(count: int) -> str:

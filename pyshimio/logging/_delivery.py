@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ._record import Batch
 
-__all__ = ("Block", "Counted")
+__all__ = ("Block", "Counted", "add", "keeps_back")
 
 MOST_REPORTS = 100
 RETRY = 0.2
@@ -59,7 +59,7 @@ class Counted:
         """Bytes of lines that were refused or dropped, by stream."""
         found = dict(self._refused)
         for stream, size in self._skipped.items():
-            found[stream] = found.get(stream, 0) + size
+            add(found, stream, size)
         return found
 
     def _note(self, error: Exception) -> None:
@@ -75,7 +75,7 @@ class Counted:
     def _skip(self, batch: Batch) -> None:
         """It is not handed to the driver."""
         self.dropped += batch.count
-        _add(self._skipped, batch)
+        add(self._skipped, batch.stream, len(batch.data))
 
     def _put(self, batch: Batch, over: Callable[[], bool]) -> None:
         """Hand a batch to the driver, and wait for room as long as it is not *over*."""
@@ -83,7 +83,7 @@ class Counted:
             self._patiently(lambda: self.driver.write(batch), over)
         except Exception as error:  # noqa: BLE001 - a driver that fails does not end the container
             self.failed += batch.count
-            _add(self._refused, batch)
+            add(self._refused, batch.stream, len(batch.data))
             self._note(error)
         else:
             self.records += batch.count
@@ -125,8 +125,9 @@ class Counted:
         self._note(error)
 
 
-def _add(sizes: dict[str, int], batch: Batch) -> None:
-    sizes[batch.stream] = sizes.get(batch.stream, 0) + len(batch.data)
+def add(counts: dict[str, int], stream: str, count: int) -> None:
+    """So many more of a stream."""
+    counts[stream] = counts.get(stream, 0) + count
 
 
 def keeps_back(driver: Driver) -> bool:

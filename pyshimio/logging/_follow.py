@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from errno import ENOENT
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ..errors import LogFileError
 from . import _kernel
 from ._current import Current
-from ._old_files import names_of, parts_of, written_of
+from ._old_files import names_of, older_than, written_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,15 +116,15 @@ class Follower:
         """
         ours = current.tape.identity()
         while True:
-            names = self._names()
+            names = names_of(self._reader.path)
             tape = self._opened(written)
             if tape is None:
                 return None
             with ExitStack() as old, ExitStack() as last:
                 last.callback(tape.close)
-                newer = self._newer(old, ours, self._old_parts(written))
+                newer = self._newer(old, ours, older_than(written, self._reader.path))
                 before = newer[-1][1].identity() if newer else ours
-                if names == self._names():
+                if names == names_of(self._reader.path):
                     # The caller closes the old ones; and the last one when it is left.
                     stack.enter_context(old.pop_all())
                     last.pop_all()
@@ -149,20 +148,6 @@ class Follower:
                 gone = list(found)
             found.insert(0, (part.log, tape))
         return found if gone is None else gone
-
-    def _old_parts(self, written: str) -> list[Part]:
-        """What is older than the file that is written; a next life may have begun meanwhile."""
-        try:
-            parts = parts_of(self._reader.path)
-        except LogFileError:
-            return []
-        return list(takewhile(lambda part: part.path != written, parts))
-
-    def _names(self) -> list[tuple[str, int]]:
-        try:
-            return names_of(self._reader.path)
-        except LogFileError:
-            return []
 
     def _opened(self, path: str) -> Tape | None:
         """A file; None if it cannot be opened, which is said once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,7 +17,7 @@ from ._rotation import DATE, GZ, numbered
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ("Part", "names_of", "parts_of", "written_of")
+__all__ = ("Part", "names_of", "older_than", "parts_of", "written_of")
 
 DOCKER = "-json.log"
 KUBELET = ".log"
@@ -104,12 +105,26 @@ def written_of(path: str) -> str:
     return _logs_in(path)[-1] if os.path.isdir(path) else path
 
 
+def older_than(log: str, path: str) -> list[Part]:
+    """Those of a log's files that are older than the one that is written; none if there is none.
+
+    Args:
+        log: That one; the container's next life may have begun meanwhile.
+        path: As for :func:`parts_of`.
+    """
+    try:
+        return list(takewhile(lambda part: part.path != log, parts_of(path)))
+    except LogFileError:
+        return []
+
+
 def names_of(path: str) -> list[tuple[str, int]]:
     """What tells whether a log was rotated between two looks: its files, and who they are."""
     found: list[tuple[str, int]] = []
-    for part in parts_of(path):
-        with suppress(OSError):
-            found.append((part.path, _kernel.stat(part.path).st_ino))
+    with suppress(LogFileError):
+        for part in parts_of(path):
+            with suppress(OSError):
+                found.append((part.path, _kernel.stat(part.path).st_ino))
     return found
 
 

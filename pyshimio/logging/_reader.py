@@ -377,7 +377,8 @@ class Reader:
             if piece is None:
                 yield from self.rest()
                 continue
-            if self.passes(piece):
+            self.over = self.over or self.window.over(piece.time)
+            if self.over:
                 return
             line = self.joiner.add(piece)
             unwanted += 1
@@ -387,11 +388,6 @@ class Reader:
             elif unwanted >= BREATH:
                 unwanted = 0
                 yield None
-
-    def passes(self, piece: Piece) -> bool:
-        """Whether nothing from *piece* on is wanted; :attr:`over` says so from then on."""
-        self.over = self.over or self.window.over(piece.time)
-        return self.over
 
     def pieces(self, path: str, place: int, line: bytes | None) -> Iterator[Piece]:
         """What a line of a file holds: one, or none when it is damaged, which is said."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._delivery import RETRY, Counted
+from ._delivery import RETRY, Counted, add
 from ._record import Batch, Partial
 
 TYPE_CHECKING = False
@@ -91,7 +91,7 @@ class Ring(Counted):
 
     def _add(self, gap: Batch | _Gap, batch: Batch) -> None:
         assert isinstance(gap, _Gap)
-        gap.counts[batch.stream] = gap.counts.get(batch.stream, 0) + batch.count
+        add(gap.counts, batch.stream, batch.count)
         gap.time = batch.time
         self._skip(batch)
 

@@ -15,7 +15,7 @@ from ..errors import LogOptionError
 from . import _kernel
 from ._copier import Copier
 from ._delivered import Delivered
-from ._delivery import keeps_back
+from ._delivery import add, keeps_back
 from ._info import LogInfo
 from ._kernel import NO_ROOM
 from ._plan import Plan
@@ -107,7 +107,7 @@ class _Shared:
     def _lose_stuck(self) -> None:
         """A driver that fails for good has thrown away what it kept back."""
         for stream, size in self._stuck.items():
-            self._lost[stream] = self._lost.get(stream, 0) + size
+            add(self._lost, stream, size)
         self._stuck = {}
 
     def lost(self, stream: str) -> int:
@@ -130,8 +130,7 @@ class _Shared:
             if error.errno not in NO_ROOM or not keeps_back(self.driver):
                 self._lose_stuck()
                 return len(batch.data)
-            size = self._stuck.get(batch.stream, 0)
-            self._stuck[batch.stream] = size + len(batch.data)
+            add(self._stuck, batch.stream, len(batch.data))
         except Exception:  # noqa: BLE001 - a driver that fails does not end the container
             self._lose_stuck()
             return len(batch.data)

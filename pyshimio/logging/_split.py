@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("LONGEST", "NEWLINE", "Splitter", "is_empty")
+__all__ = ("NEWLINE", "Parts", "Splitter")
 
 NEWLINE = b"\n"
 LONGEST = 1 << 25
@@ -26,8 +26,7 @@ class Splitter:
 
     def __init__(self) -> None:
         self.waiting: int = 0
-        self._parts: list[bytes] = []
-        self._kept = 0
+        self._parts = Parts()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes | None]]:
         """The lines that end in *data*: how many bytes each took, and the line; None if too long.
@@ -40,25 +39,50 @@ class Splitter:
         if not more:
             return
         last = more.pop()
-        line = b"".join(self._parts) if self._kept <= LONGEST else None
-        taken = self.waiting + 1
-        self.waiting, self._parts, self._kept = 0, [], 0
+        whole, taken = self._parts.line(), self.waiting + 1
+        self.waiting, self._parts = 0, Parts()
         self._add(last)
-        yield taken, line
+        yield taken, whole
         for line in more:
             yield len(line) + 1, line
 
     def _add(self, part: bytes) -> None:
-        if not part:
-            return
         self.waiting += len(part)
-        if self._parts and self._parts[-1].endswith(b"\0") and is_empty(part):
+        self._parts.add(part)
+
+
+class Parts:
+    """What is kept of one line.
+
+    Args:
+        backwards: Its end comes first.
+    """
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        self._backwards = backwards
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """More of it."""
+        if not part or (self._parts and self._borders() == b"\0" and is_empty(part)):
             return
-        self._kept += len(part)
-        if self._kept <= LONGEST:
+        self._size += len(part)
+        if self._size <= LONGEST:
             self._parts.append(part)
         else:
             self._parts.clear()
+
+    def _borders(self) -> bytes:
+        """The byte that the next part comes to stand beside."""
+        last = self._parts[-1]
+        return last[:1] if self._backwards else last[-1:]
+
+    def line(self) -> bytes | None:
+        """All of it; None if it is too long."""
+        if self._size > LONGEST:
+            return None
+        return b"".join(reversed(self._parts) if self._backwards else self._parts)
 
 
 def is_empty(data: bytes) -> bool:

@@ -18,7 +18,7 @@ from ..errors import LogFileError
 from . import _kernel
 from ._parse import nanoseconds
 from ._rotation import GZ
-from ._split import LONGEST, NEWLINE, Splitter, is_empty
+from ._split import NEWLINE, Parts, Splitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,7 +156,7 @@ class Tape:
     def before(self, end: int) -> Iterator[tuple[int, bytes | None]]:
         """Whole lines before *end*, the last first, each with the place at which it begins."""
         place = end
-        ended = _Ended()
+        ended = Parts(backwards=True)
         at_end = True  # what stands behind the last newline is no line
         while place > 0:
             start = max(0, place - BLOCK)
@@ -168,7 +168,7 @@ class Tape:
                 ended.add(part)
                 if not at_end:
                     yield at, ended.line()
-                ended, at_end = _Ended(), False
+                ended, at_end = Parts(backwards=True), False
                 at -= 1
             ended.add(first)
         if not at_end:
@@ -283,26 +283,6 @@ class Tape:
     def close(self) -> None:
         """Idempotent."""
         self._fd.close()
-
-
-class _Ended:
-    """Parts of a line whose beginning is not known, the last first."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def add(self, part: bytes) -> None:
-        if self._parts and self._parts[-1].startswith(b"\0") and is_empty(part):
-            return
-        self._size += len(part)
-        if self._size <= LONGEST:
-            self._parts.append(part)
-        else:
-            self._parts.clear()
-
-    def line(self) -> bytes | None:
-        return b"".join(reversed(self._parts)) if self._size <= LONGEST else None
 
 
 class _Bytes(io.RawIOBase):

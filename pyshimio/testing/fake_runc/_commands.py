@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ._process import begin, end, exit_code, hold_signals, relay_signals, write_pid_file
-from ._store import Failure, Stored, started
+from ._store import Failure, Stored, started, stat_fields
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -357,9 +357,7 @@ def _usage(stored: Stored) -> dict[str, Any]:
     cpu = memory = 0
     pids = stored.pids()
     for pid in pids:
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                fields = file.read().rpartition(")")[2].split()
+        if fields := stat_fields(pid):
             cpu += (int(fields[11]) + int(fields[12])) * 10**9 // TICKS
             memory += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
     data = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ("Failure", "Store", "Stored", "locked", "started", "write_whole")
+__all__ = ("Failure", "Store", "Stored", "locked", "started", "stat_fields", "write_whole")
 
 
 class Failure(Exception):  # noqa: N818 - what runc calls an error, in its words
@@ -147,18 +147,18 @@ def write_whole(path: str, value: object) -> None:
 
 def started(pid: int) -> int | None:
     """When a process began, in ticks since boot; None when it has ended."""
-    fields = _fields(pid)
+    fields = stat_fields(pid)
     return None if fields is None or fields[0] in {"Z", "X"} else int(fields[19])
 
 
 def _sessions() -> Iterator[tuple[int, int]]:
     for name in os.listdir("/proc"):
-        fields = _fields(int(name)) if name.isdecimal() else None
+        fields = stat_fields(int(name)) if name.isdecimal() else None
         if fields is not None and fields[0] not in {"Z", "X"}:
             yield int(name), int(fields[3])
 
 
-def _fields(pid: int) -> list[str] | None:
+def stat_fields(pid: int) -> list[str] | None:
     """What ``/proc/PID/stat`` says, from the state on."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
