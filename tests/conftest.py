@@ -3,13 +3,12 @@
 An async test is a plain ``async def test_…``: anyio's plugin runs it on asyncio, on
 asyncio with uvloop and on trio, and ``nox -s coverage`` runs the same files a second time
 under pytest-asyncio, where ``anyio_backend`` does not exist.  So no test asks for it
-(:func:`support.loops.running_loop` says where a test is), and no fixture is async.
+(:func:`pyshimio.testing._running.running_loop` says where a test is), and no fixture is async.
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 import shutil
 import signal
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from hypothesis import settings
 
-from support.leaks import Child, Snapshot, remove, temporary_directory_of_our_own
-from support.loops import LOOPS, warm_up, without_leftover_tasks
+from support.loops import LOOPS, warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
 CI = bool(os.environ.get("CI"))
 RUNTIME_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
@@ -118,43 +116,23 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Watch the tasks of an async test, under either plugin."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = without_leftover_tasks(item.obj)
-    return (yield)
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _settled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Have what lasts as long as the process made before the first look at it."""
     tmp_path_factory.getbasetemp()  # stays where it can be looked at afterwards
     warm_up()
     # The heap of pytest itself is not looked through again after each test.
     gc.collect()
     gc.freeze()
-    with temporary_directory_of_our_own():
-        yield
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind(_settled: None) -> Iterator[None]:
-    """Fail a test that leaves a descriptor, a child, a zombie, a thread or a temporary file.
+def _nothing_left_behind(_settled: None, shimio_no_leaks: None) -> None:
+    """Hold every test to it.
 
-    The collector is off meanwhile: it must not close in time what the code forgot.  The
-    loop of an async test is made and closed inside (anyio) or lasts longer (pytest-asyncio),
+    The loop of an async test is made and closed inside (anyio) or lasts longer (pytest-asyncio),
     so neither counts.
     """
-    gc.disable()
-    before = Snapshot.take()
-    yield
-    left = before.left_behind()
-    gc.enable()
-    # Whoever warns when it is collected unclosed does so within the test that made it.
-    gc.collect()
-    remove([thing for thing in left if isinstance(thing, Child)])
-    assert not left, f"left behind: {', '.join(map(str, left))}"
 
 
 def _needs_root(item: pytest.Item) -> bool:

@@ -30,9 +30,8 @@ from pyshimio.errors import (
     StreamFailedError,
     URIError,
 )
-from support.cancel import cancel_everywhere
+from pyshimio.testing.faults import cancel_everywhere, every_failure, fail_syscall
 from support.children import GUARD, cancelled, until
-from support.faults import every_failure, fail_syscall
 from support.fifos import Shim
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from pyshimio.errors import (
     StreamFailedError,
     UnknownSchemeError,
 )
+from pyshimio.testing.faults import fail_syscall
 from support.children import cancelled, exists, until
-from support.faults import fail_syscall
 from support.loggers import COLLECT, MORTAL, PROBE, found, python_logger, shell_logger, uri_of
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Every operation, cancelled at each of its suspensions, in each way there is.
 
 A test says what an operation is, what it needs around it, and what must be true after a
-cancellation at any point; :mod:`support.cancel` does the cancelling and looks for leaks.
+cancellation at any point; :func:`~pyshimio.testing.faults.cancel_everywhere` does the cancelling
+and looks for leaks.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from pyshimio.errors import (
     IOStateError,
     LoggerTimeoutError,
 )
-from support.cancel import MODES, cancel_everywhere
+from pyshimio.testing._running import running_loop
+from pyshimio.testing.faults import MODES, cancel_everywhere
 from support.children import exists, until
 from support.fifos import Client, make_fifo
 from support.loggers import COLLECT, python_logger, shell_logger, uri_of
-from support.loops import running_loop
 from support.terminals import RUNTIME, make_script
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
     from pyshimio.abc import IO
     from pyshimio.io._result import DrainPolicy
-    from support.cancel import Mode, Report
+    from pyshimio.testing.faults import CancelReport, Mode
 
 pytestmark = pytest.mark.thorough
 
@@ -157,7 +158,7 @@ async def everywhere(
     **options: Any,
 ) -> None:
     """Cancel, and hold the number of suspensions against its floor."""
-    short: list[Report] = []
+    short: list[CancelReport] = []
     while len(short) < ATTEMPTS:
         if around is None:
             report = await cancel_everywhere(operation, name=name, **options)

@@ -17,7 +17,7 @@ from pyshimio.errors import (
     InvalidOptionError,
     RelativePathError,
 )
-from support.faults import fail_syscall
+from pyshimio.testing.faults import fail_syscall
 from support.fifos import Client
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from pyshimio.errors import (
     SigchldIgnoredError,
     SpawnError,
 )
+from pyshimio.testing._running import running_loop
 from support.children import (
     UNPRIVILEGED,
     CancelKind,
@@ -34,7 +35,6 @@ from support.children import (
     probe,
     run,
 )
-from support.loops import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -23,7 +23,7 @@ from pyshimio.errors import (
     StreamFailedError,
     UnknownSchemeError,
 )
-from support.faults import count_syscalls, fail_syscall
+from pyshimio.testing.faults import count_syscalls, fail_syscall
 from support.terminals import GUARD, make_script, read_all, read_until, until
 
 if TYPE_CHECKING:

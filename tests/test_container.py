@@ -33,12 +33,12 @@ from pyshimio.errors import (
     UnmountError,
 )
 from pyshimio.runc import Container, ExecOptions, Exits, Subreaper
+from pyshimio.testing._running import running_loop
+from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD, CancelKind, exists, until
 from support.containers import RUNTIMES, SLEEP, Scene, containers, running
-from support.faults import fail_syscall
 from support.fifos import Client
 from support.loggers import shell_logger, uri_of
-from support.loops import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

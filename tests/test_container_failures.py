@@ -13,10 +13,9 @@ import pytest
 
 from pyshimio import Stdio, _sys
 from pyshimio.runc import Container, Subreaper
-from support.cancel import cancel_everywhere
+from pyshimio.testing.faults import cancel_everywhere, every_failure
 from support.children import GUARD, exists
 from support.containers import RUNTIMES, SLEEP, Scene, containers, running
-from support.faults import every_failure
 from support.loggers import shell_logger, uri_of
 
 if TYPE_CHECKING:

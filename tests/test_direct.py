@@ -12,9 +12,8 @@ import pytest
 from pyshimio import Stdio, _sys, create_io
 from pyshimio.client import Direct, FifoSet, direct
 from pyshimio.errors import FifoNotFoundError, IOStateError
-from support.cancel import cancel_everywhere
+from pyshimio.testing.faults import cancel_everywhere, every_failure
 from support.children import GUARD, cancelled, until
-from support.faults import every_failure
 from support.fifos import Shim
 
 if TYPE_CHECKING:

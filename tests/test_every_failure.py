@@ -36,8 +36,8 @@ from pyshimio._fd import OwnedFd
 from pyshimio._fifo import FifoHandle, FifoSink, KeepAlive
 from pyshimio.errors import StreamFailedError
 from pyshimio.io._base import BaseIO
+from pyshimio.testing.faults import ANY, FAULTS, REPEATED, SHORT, SURE, every_failure, fail_syscall
 from support.children import GUARD
-from support.faults import ANY, FAULTS, REPEATED, SHORT, SURE, every_failure, fail_syscall
 from support.fifos import Client, make_fifo
 from support.loggers import shell_logger, uri_of
 from support.terminals import RUNTIME, make_script, read_until, send
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from pyshimio import DrainResult, StreamResult
-    from support.faults import Report
+    from pyshimio.testing.faults import FailureReport
 
 pytestmark = pytest.mark.thorough
 
@@ -98,7 +98,7 @@ FLOORS: dict[str, int] = {
 """Calls that each operation reaches at least, on whichever loop.  These may only grow."""
 
 
-async def check(operation: Callable[[], Awaitable[None]], **options: Any) -> Report:
+async def check(operation: Callable[[], Awaitable[None]], **options: Any) -> FailureReport:
     """Put *operation* through every failure and hold it to its floor."""
     name = operation.__name__
     report = await every_failure(operation, name=name, **options)

@@ -12,7 +12,7 @@ from anyio import ClosedResourceError
 
 from pyshimio import _sys
 from pyshimio._fd import OwnedFd, duplicate
-from support.faults import count_syscalls
+from pyshimio.testing.faults import count_syscalls
 
 
 def null() -> OwnedFd:

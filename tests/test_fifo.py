@@ -24,8 +24,8 @@ from pyshimio.errors import (
     FifoTimeoutError,
     NotAFifoError,
 )
+from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD, until
-from support.faults import fail_syscall
 from support.fifos import Client, make_fifo
 from support.threads import pool_threads
 

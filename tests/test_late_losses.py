@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from pyshimio import BytesAbandoned, DrainResult, SinkFailed, Stdio, create_io
+from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD
-from support.faults import fail_syscall
 from support.fifos import Client, make_fifo
 from support.loggers import shell_logger, uri_of
 

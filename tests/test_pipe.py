@@ -29,8 +29,8 @@ from pyshimio.errors import (
     InvalidOptionError,
     IOStateError,
 )
+from pyshimio.testing._running import running_loop
 from support.children import GUARD, UNPRIVILEGED, CancelKind, cancelled, exists, run, until
-from support.loops import running_loop
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ import trio
 
 from pyshimio import _sys
 from pyshimio._poller import Poller, Watch
+from pyshimio.testing._running import running_loop
 from support.children import GUARD, until
-from support.loops import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

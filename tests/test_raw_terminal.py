@@ -22,8 +22,8 @@ import pytest
 from pyshimio import _sys
 from pyshimio.client import RawTerminal
 from pyshimio.errors import IOStateError
+from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD, cancelled
-from support.faults import fail_syscall
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -29,8 +29,8 @@ from pyshimio.runc import (
     RestoreOptions,
     Runc,
 )
+from pyshimio.testing._running import running_loop
 from support.children import GUARD, CancelKind, until
-from support.loops import running_loop
 from support.runc import Runtime
 
 if TYPE_CHECKING:

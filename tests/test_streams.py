@@ -15,8 +15,8 @@ from anyio.streams.file import FileStreamAttribute
 from pyshimio import _sys
 from pyshimio._fd import OwnedFd
 from pyshimio._streams import FdReceiveStream, FdSendStream
+from pyshimio.testing._running import running_loop
 from support.children import GUARD, CancelKind, cancelled
-from support.loops import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator

@@ -14,8 +14,8 @@ import anyio
 import pytest
 import trio
 
-from support.leaks import Child, Descriptor, Snapshot, remove
-from support.loops import running_loop, without_leftover_tasks
+from pyshimio.testing._leaks import Child, Descriptor, Snapshot
+from pyshimio.testing._running import running_loop, without_leftover_tasks
 
 TESTS = Path(__file__).parent
 
@@ -57,7 +57,9 @@ def test_zombie_left_behind() -> None:
     left = before.left_behind(grace=0)
 
     assert [str(thing) for thing in left] == [f"zombie {pid} (true)"]
-    remove([thing for thing in left if isinstance(thing, Child)])
+    for thing in left:
+        assert isinstance(thing, Child)
+        thing.remove()
     assert before.left_behind(grace=0) == []
 
 
@@ -69,7 +71,9 @@ def test_live_child_left_behind() -> None:
     left = before.left_behind(grace=0)
 
     assert [thing.pid for thing in left if isinstance(thing, Child)] == [pid]
-    remove([thing for thing in left if isinstance(thing, Child)])
+    for thing in left:
+        assert isinstance(thing, Child)
+        thing.remove()
     assert before.left_behind(grace=0) == []
 
 

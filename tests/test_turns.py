@@ -18,8 +18,8 @@ from pyshimio._fd import OwnedFd
 from pyshimio._poller import Poller, Timer, _AsyncioPoller
 from pyshimio._ring import RingSink
 from pyshimio._sink import DescriptorSink, NullSink, PipeSink
+from pyshimio.testing.faults import count_syscalls, fail_syscall
 from support.children import GUARD, until
-from support.faults import count_syscalls, fail_syscall
 from support.pump import Scene
 
 if TYPE_CHECKING:

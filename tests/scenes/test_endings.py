@@ -16,9 +16,9 @@ import pytest
 
 from pyshimio import FileIO, PipeIO, Stdio, create_io
 from pyshimio._poller import Poller
+from pyshimio.testing._leaks import Snapshot
 from support.children import GUARD, exists, until
 from support.fifos import Client, make_fifo
-from support.leaks import Snapshot
 from support.loops import LOOPS
 
 if TYPE_CHECKING:

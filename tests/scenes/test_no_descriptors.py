@@ -22,9 +22,9 @@ from pyshimio import (
     Stdio,
     create_io,
 )
+from pyshimio.testing._leaks import Snapshot
 from support.children import GUARD
 from support.fifos import Client, make_fifo
-from support.leaks import Snapshot
 from support.loggers import MORTAL, python_logger, uri_of
 
 if TYPE_CHECKING:

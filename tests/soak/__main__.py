@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 
-from support.leaks import temporary_directory_of_our_own
+from pyshimio.testing._leaks import own_temporary
 from support.loops import warm_up
 
 from .memory import LIMIT, growth, own, settle
@@ -41,7 +41,7 @@ def main() -> int:
     number = options.round or 0
     while True:
         one = Round(options.seed, number, done)
-        with temporary_directory_of_our_own():
+        with own_temporary():
             one.run()
         if options.verbose:
             print(*one.history, sep="\n", flush=True)

@@ -16,7 +16,7 @@ import anyio
 import attrs
 
 from pyshimio.errors import ShimIOError
-from support.leaks import Snapshot
+from pyshimio.testing._leaks import Snapshot
 from support.loops import LOOPS
 
 from . import programs

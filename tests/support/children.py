@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import anyio
 
 from pyshimio import Command
-
-from .loops import running_loop
+from pyshimio.testing._running import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence

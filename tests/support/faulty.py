@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pyshimio.testing.faults import FAULTS, count_syscalls, fail_syscall
+
 from .cli import GUARD, end
-from .faults import FAULTS, count_syscalls, fail_syscall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from .faults import Calls
+    from pyshimio.testing.faults import Calls
 
 __all__ = ("Done", "every_failure_of", "faulty", "finished", "run_faulty")
 

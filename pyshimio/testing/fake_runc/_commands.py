@@ -296,7 +296,9 @@ class Run:
 
     def list(self) -> int:
         """How all are."""
-        if self._options.format == "json":
+        if self._options.quiet:
+            sys.stdout.write("".join(f"{stored.about['id']}\n" for stored in self._store.all()))
+        elif self._options.format == "json":
             self._say([_state(stored) for stored in self._store.all()] or None)
         else:
             for stored in self._store.all():

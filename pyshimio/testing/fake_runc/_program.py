@@ -21,6 +21,12 @@ __all__ = ("main",)
 VERSION = f"runc version 1.1.5-fake\ncommit: pyshimio\nspec: {SPEC}\n"
 FLAGS = ("--systemd-cgroup", "--debug")
 LOG_FORMATS = ("text", "json")
+LIMITS = (
+    *("blkio-weight", "cpu-period", "cpu-quota", "cpu-burst", "cpu-share", "cpu-rt-period"),
+    *("cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "cpu-idle", "memory", "memory-reservation"),
+    *("memory-swap", "pids-limit", "l3-cache-schema", "mem-bw-schema"),
+)
+"""What ``update`` takes beside a file; nothing is limited here."""
 NO_COMMAND = 3
 FAILED = {"exec": 255}
 """Statuses other than 1 that runc's failures have."""
@@ -92,11 +98,12 @@ def _parser(command: str) -> _Parser:
     if command in {"run", "exec"}:
         add("--detach", "-d", action="store_true")
     if command == "exec":
-        add("--process", dest="process")
-        for option in ("--cwd", "--user", "--process-label", "--apparmor", "--cgroup"):
+        add("--process", "-p")
+        add("--user", "-u")
+        for option in ("--cwd", "--process-label", "--apparmor", "--cgroup"):
             add(option)
         for option in ("--env", "--additional-gids", "--cap"):
-            add(option, action="append", default=[])
+            add(option, option[1:3], action="append", default=[])
         for flag in ("--no-new-privs", "--ignore-paused", "--no-subreaper"):
             add(flag, action="store_true")
         add("--tty", "-t", action="store_true")
@@ -106,8 +113,12 @@ def _parser(command: str) -> _Parser:
         add("--force", "-f", action="store_true")
     if command == "update":
         add("--resources", "-r", default="")
+        for option in LIMITS:
+            add(f"--{option}")
     if command in {"ps", "list"}:
         add("--format", "-f", choices=("json", "table"), default="table")
+    if command == "list":
+        add("--quiet", "-q", action="store_true")
     if command == "events":
         add("--stats", action="store_true")
         add("--interval", default="5s")

@@ -1,8 +1,9 @@
-"""What a process holds on to, so that a test can be asked what it left behind."""
+"""What a process holds on to, so that a test can be asked what it left behind, and where from."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -12,8 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from ._origins import Origins
+
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+__all__ = ("GRACE", "Child", "Descriptor", "Snapshot", "Temporary", "no_leaks", "own_temporary")
 
 GRACE = 1.0
 """Seconds for threads to end and for dying children to be reaped by whoever waits for them."""
@@ -43,6 +48,12 @@ class Child(NamedTuple):
         kind = "zombie" if self.state == "Z" else f"live child (state {self.state})"
         return f"{kind} {self.pid} ({self.name})"
 
+    def remove(self) -> None:
+        """Kill and reap it."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
 
 class Temporary(NamedTuple):
     """Something in the directory for temporary files."""
@@ -54,20 +65,6 @@ class Temporary(NamedTuple):
 
 
 Leak: TypeAlias = Descriptor | Child | threading.Thread | Temporary
-
-
-@contextlib.contextmanager
-def temporary_directory_of_our_own() -> Generator[None]:
-    """What is made there meanwhile is this process's; a short path, for sockets."""
-    before = tempfile.tempdir
-    directory = tempfile.mkdtemp(prefix="own-", dir="/tmp")
-    os.chmod(directory, 0o1777)  # as /tmp is
-    tempfile.tempdir = directory
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Snapshot(NamedTuple):
@@ -99,16 +96,67 @@ class Snapshot(NamedTuple):
             time.sleep(0.01)
 
 
-def remove(children: list[Child]) -> None:
-    """Kill and reap, so that one test's leak is not the next one's trouble."""
-    for child in children:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(child.pid, signal.SIGKILL)
-            os.waitpid(child.pid, 0)
+@contextlib.contextmanager
+def no_leaks(*, grace: float = GRACE) -> Generator[None]:
+    """Hold the block to leaving no descriptor, child, zombie, thread or temporary file.
+
+    The garbage collector is off meanwhile: it must not close in time what the code forgot.  What
+    :mod:`tempfile` makes is made in a directory of the block's own.  Children that are left are
+    killed and reaped, so that one leak is not the next test's trouble.
+
+    Args:
+        grace: Seconds for threads to end and for dying children to be reaped.
+
+    Raises:
+        AssertionError: Something is left; the message names it, and says where it was made.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with own_temporary(), Origins() as origins:
+            before = Snapshot.take()
+            yield
+            left = before.left_behind(grace=grace)
+    finally:
+        if collects:
+            gc.enable()
+    # Whoever warns when it is collected unclosed does so within the test that made it.
+    gc.collect()
+    for thing in left:
+        if isinstance(thing, Child):
+            thing.remove()
+    assert not left, "left behind: " + "; ".join(_told(thing, origins) for thing in left)
+
+
+@contextlib.contextmanager
+def own_temporary() -> Generator[None]:
+    """What :mod:`tempfile` makes meanwhile is this process's; a short path, for sockets."""
+    before = tempfile.tempdir
+    directory = tempfile.mkdtemp(prefix="own-", dir="/tmp")
+    os.chmod(directory, 0o1777)  # as /tmp is
+    tempfile.tempdir = directory
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _told(thing: Leak, origins: Origins) -> str:
+    match thing:
+        case Descriptor():
+            origin = origins.of(thing.number)
+        case Child():
+            origin = origins.of(("pid", thing.pid))
+        case Temporary():
+            origin = origins.of(thing.path)
+        case _:
+            origin = origins.of(thing)
+    return f"{thing}, made at {origin}" if origin else str(thing)
 
 
 def _descriptors() -> frozenset[Descriptor]:
-    found = set()
+    found: set[Descriptor] = set()
     for name in os.listdir("/proc/self/fd"):
         # The directory that is being listed has a descriptor too; it is closed by now.
         with contextlib.suppress(OSError):
@@ -124,7 +172,7 @@ def _children() -> dict[tuple[int, str], Child]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return {}
-    found = {}
+    found: dict[tuple[int, str], Child] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             # The name stands in parentheses and may itself hold any byte.

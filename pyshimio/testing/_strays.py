@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .loops import running_loop
+from ._running import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -1,0 +1,144 @@
+"""Where descriptors, children, threads and temporary files were made."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .. import _sys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import CodeType, FrameType, TracebackType
+    from typing import Self
+
+__all__ = ("Origins",)
+
+DEEP = 60
+"""Frames that are remembered of each stack."""
+PASSED_OVER = sys.stdlib_module_names | {
+    *{"_pytest", "anyio", "outcome", "pluggy", "pytest", "pytest_asyncio", "trio", "uvloop"},
+}
+"""Whoever stands on the stack for these only passes a call on."""
+
+Frame = tuple["CodeType", int, str]
+
+
+class Origins:
+    """Remembers the stack of whoever makes something, as long as the block lasts.
+
+    It stands in front of the functions that make descriptors and children, those of the standard
+    library and those of :mod:`pyshimio._sys`; what a C library opens by itself has no origin.
+    """
+
+    def __init__(self) -> None:
+        self._stacks: dict[object, list[Frame]] = {}
+        self._real: list[tuple[Any, str, object]] = []
+
+    def of(self, *keys: object) -> str:
+        """In words, for a descriptor's number, a thread, or a process (``("pid", number)``).
+
+        Args:
+            keys: The first that is known is taken.
+        """
+        for key in keys:
+            if (stack := self._stacks.get(key)) is not None:
+                return _in_words(stack)
+        return ""
+
+    def __enter__(self) -> Self:
+        fd: Callable[[Any], Iterable[object]] = lambda made: [made]  # noqa: E731
+        object_: Callable[[Any], Iterable[object]] = lambda made: [made.fileno()]  # noqa: E731
+        both: Callable[[Any], Iterable[object]] = lambda made: made  # noqa: E731
+        pid: Callable[[Any], Iterable[object]] = lambda made: [("pid", made)]  # noqa: E731
+        for owner, name, keys in (
+            *((os, name, fd) for name in ("open", "dup", "dup2", "memfd_create", "eventfd")),
+            *((os, name, fd) for name in ("pidfd_open", "timerfd_create")),
+            *((os, name, both) for name in ("pipe", "pipe2", "openpty")),
+            *((os, name, pid) for name in ("fork", "posix_spawn", "posix_spawnp")),
+            *((_sys, name, fd) for name in ("open", "reopen", "dup", "epoll_create", "eventfd")),
+            *((_sys, name, fd) for name in ("timerfd", "pidfd_open", "memory_file")),
+            *((_sys, name, both) for name in ("pipe", "openpty")),
+            (_sys, "posix_spawn", pid),
+            (select, "epoll", object_),
+            (builtins, "open", object_),
+            (io, "open", object_),
+            (tempfile, "mkdtemp", fd),
+        ):
+            if hasattr(owner, name):
+                self._stand_before(owner, name, keys)
+        self._follow(socket.socket, "__init__", lambda made: made.fileno())
+        self._follow(subprocess.Popen, "__init__", lambda made: ("pid", made.pid))
+        self._follow(threading.Thread, "start", lambda made: made)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for owner, name, function in reversed(self._real):
+            setattr(owner, name, function)
+        self._real.clear()
+
+    def _stand_before(self, owner: Any, name: str, keys: Callable[[Any], Iterable[object]]) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            made = function(*args, **options)
+            stack = _stack()
+            for key in keys(made):
+                self._stacks[key] = stack
+            return made
+
+        self._real.append((owner, name, function))
+        setattr(owner, name, call)
+
+    def _follow(self, owner: Any, name: str, key: Callable[[Any], object]) -> None:
+        function = getattr(owner, name)
+
+        def method(made: Any, *args: Any, **options: Any) -> Any:
+            result = function(made, *args, **options)
+            self._stacks[key(made)] = _stack()
+            return result
+
+        self._real.append((owner, name, function))
+        setattr(owner, name, method)
+
+
+def _stack() -> list[Frame]:
+    frames: list[Frame] = []
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and len(frames) < DEEP:
+        frames.append((frame.f_code, frame.f_lineno, frame.f_globals.get("__name__", "")))
+        frame = frame.f_back
+    return frames
+
+
+def _in_words(stack: list[Frame]) -> str:
+    """The nearest of pyshimio's frames, if that is who made it, and the nearest of the user's."""
+    told: list[str] = []
+    for code, line, module in stack:
+        top = module.partition(".")[0]
+        if top in PASSED_OVER or module.startswith("pyshimio.testing"):
+            continue
+        if top == "pyshimio" and (told or module == _sys.__name__):
+            continue
+        told.append(f"{_short(code.co_filename)}:{line} in {code.co_qualname}")
+        if top != "pyshimio":
+            break
+    return ", for ".join(told)
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
