@@ -45,6 +45,7 @@ class RingSink:
         lane: The sink's, if it blocks.
         poller: The loop's.
         hub: Where drops and a failing sink are reported.
+        opening: Called by the lane before the first write.
     """
 
     blocking = False
@@ -58,6 +59,7 @@ class RingSink:
         lane: Lane | None,
         poller: Poller,
         hub: EventHub,
+        opening: Callable[[], None] | None = None,
     ) -> None:
         self.stream = stream
         self.sink = sink
@@ -66,6 +68,7 @@ class RingSink:
         self.error: BaseException | None = None
         self._capacity = capacity
         self._lane = lane
+        self._opening = opening
         self._poller = poller
         self._hub = hub
         self._hold: Watch | None = poller.hold()
@@ -178,6 +181,9 @@ class RingSink:
     def _job(self, _scratch: bytearray) -> None:
         assert self._lane is not None
         try:
+            if (opening := self._opening) is not None:
+                self._opening = None
+                opening()
             while (chunk := self._take()) is not None or self._flush_due():
                 if chunk is not None and not self._pass_on(chunk):
                     self._lane.post(lambda: self._pause(1.0))

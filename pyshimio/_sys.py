@@ -25,9 +25,14 @@ import termios
 import time
 from time import monotonic as monotonic
 from time import perf_counter as perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UnsupportedPlatformError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
 
 if sys.platform != "linux":
     raise UnsupportedPlatformError(
@@ -43,11 +48,19 @@ close = os.close
 read = os.read
 readv = os.readv
 write = os.write
-writev = os.writev
 pread = os.pread
 fstat = os.fstat
 fchown = os.fchown
 SPLICE = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+
+
+IOV_MAX = 1024
+"""Buffers that one call of the kernel takes."""
+
+
+def writev(fd: int, buffers: Sequence[Buffer]) -> int:
+    """Write from the front of *buffers*, of as many of them as one call may have."""
+    return os.writev(fd, buffers[:IOV_MAX])
 
 
 def splice(source: int, target: int, count: int) -> int:

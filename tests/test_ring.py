@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from pyshimio._ring import RingSink
 from pyshimio._sink import NullSink, PipeSink
 from pyshimio.errors import IOStateError
 from pyshimio.io.fd import BlockingSink
+from pyshimio.testing import Recorder
 from support.children import GUARD, until
 from support.fifos import Client, make_fifo
 
@@ -302,6 +305,37 @@ async def test_attach_beside_a_file(tmp_path: Path) -> None:
     assert (tap.delivered, tap.dropped) == (8, 0)
     assert "closed" in repr(tap)
     os.close(reader)
+
+
+class Opened(Recorder):
+    """A sink that has to be opened, in a thread."""
+
+    def __init__(self) -> None:
+        super().__init__(blocking=True)
+        self.opened_by = 0
+        self.failure: OSError | None = None
+
+    def open(self) -> None:
+        """Once."""
+        assert not self.opened_by
+        self.opened_by = threading.get_ident()
+        if self.failure is not None:
+            raise self.failure
+
+
+async def test_attach_opens_what_has_to_be_opened(tmp_path: Path) -> None:
+    """A sink that blocks is opened by its thread, before its first write; a failure is told."""
+    for failure in (None, OSError(errno.EACCES, "no")):
+        sink = Opened()
+        sink.failure = failure
+        async with FileIO(tmp_path / "log") as io:
+            tap = io.attach("stdout", sink)
+            await io.spawn(["echo", "one"])
+            assert (await io.drain()).complete
+            await tap.detach()
+        assert sink.opened_by not in {0, threading.get_ident()}
+        assert bytes(sink.data) == (b"" if failure else b"one\n")
+        assert tap.dropped == (4 if failure else 0)
 
 
 async def test_attach_beside_a_fifo_in_mid_stream(tmp_path: Path) -> None:

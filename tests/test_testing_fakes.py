@@ -243,13 +243,15 @@ async def test_in_a_runtime(shimio: Shimio) -> None:
 # -- loggers ----------------------------------------------------------------------------------
 
 
-async def logged(logger: FakeLogger, *, count: int = 1000, **options: object) -> bool:
+async def logged(
+    logger: FakeLogger, *, count: int = 1000, sink_timeout: float = 10.0, **options: object
+) -> bool:
     """Whether a child's *count* bytes all went to *logger*."""
     uri = logger.uri({"key": "value"})
     async with await create_io(uri, id="c1", namespace="ns", **options) as io:  # type: ignore[arg-type]
         await io.spawn(FakeContainer().numbered(count).write(b"err", to="stderr").args)
         with anyio.fail_after(GUARD):
-            return (await io.drain()).complete
+            return (await io.drain(sink_timeout=sink_timeout)).complete
 
 
 async def test_a_good_logger(tmp_path: Path) -> None:
@@ -323,7 +325,7 @@ async def test_a_logger_that_stalls_and_ignores_sigterm(tmp_path: Path) -> None:
 async def test_a_logger_that_does_not_end(tmp_path: Path) -> None:
     """It is told to, by SIGTERM, when it has everything."""
     logger = FakeLogger.make(tmp_path / "logger", ends=False)
-    assert not await logged(logger, logger_grace=0.1)
+    assert not await logged(logger, logger_grace=0.1, sink_timeout=0.5)
     assert logger.ended
     assert logger.signals == ("SIGTERM",)
     logger.check()

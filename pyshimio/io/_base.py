@@ -471,7 +471,8 @@ class BaseIO:
         Args:
             stream: ``"stdout"`` or ``"stderr"``; it must have a destination of its own,
                 which goes on to give back-pressure.
-            sink: Closed by the tap.
+            sink: Closed by the tap; one that blocks and has a method ``open()`` has it called in
+                its thread before the first write.
             ring: Bytes that may wait for it; beyond them the oldest are dropped.
 
         Raises:
@@ -674,7 +675,13 @@ class Tap:
         self._outlet = SinkOutlet(sink)
         lane = self._outlet.prepare()
         self.ring: RingSink = RingSink(
-            stream, sink, capacity=ring, lane=lane, poller=Poller.current(), hub=hub
+            stream,
+            sink,
+            capacity=ring,
+            lane=lane,
+            poller=Poller.current(),
+            hub=hub,
+            opening=self._outlet.opening,
         )
         self.detached: Callable[[], None] = _nothing
 

@@ -63,10 +63,15 @@ class SinkOutlet:
     async def open(self, stream: str, hub: EventHub) -> Sink:
         del stream, hub
         lane = self.prepare()
-        opening: Callable[[], None] | None = getattr(self.sink, "open", None)
-        if lane is not None and opening is not None:  # a log driver opens its files
-            await lane.call(opening, lambda _: None)
+        if lane is not None and self.opening is not None:  # a log driver opens its files
+            await lane.call(self.opening, lambda _: None)
         return self.sink
+
+    @property
+    def opening(self) -> Callable[[], None] | None:
+        """What is to be called in the lane before the first write."""
+        opening: Callable[[], None] | None = getattr(self.sink, "open", None)
+        return opening if self.sink.blocking else None
 
     def finish(self, then: Callable[[], None]) -> None:
         self.close()

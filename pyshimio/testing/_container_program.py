@@ -88,11 +88,11 @@ class _Actor:
 
         signal.signal(signal.Signals[name], leave)
 
-    def fork(self, steps: list[list[Any]], new_session: bool) -> None:  # noqa: FBT001 - from JSON
+    def fork(self, directory: str, steps: list[list[Any]], session: str) -> None:
         if os.fork() == 0:
-            if new_session:
+            if session == "new":
                 os.setsid()
-            _play(self, steps)
+            _play(_Actor(directory), steps)
             os._exit(0)
 
     def exit(self, status: int) -> None:

@@ -140,7 +140,8 @@ class FakeContainer:
         It is not waited for: so it keeps stdout when the container has exited
         (``fork(FakeContainer().stay())``), or floods it.
         """
-        return self._then("fork", script.steps, new_session)
+        session = "new" if new_session else "same"
+        return self._then("fork", script.directory or "", script.steps, session)
 
     def pause(self, seconds: float) -> FakeContainer:
         """Do nothing for a while."""

@@ -88,6 +88,8 @@ class Recorder:
 
     def write(self, buffers: Sequence[Buffer]) -> int | None:
         """Take what there is, or as much as it was told."""
+        if self.closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if self._paused:
             return None
         offered = b"".join(bytes(buffer) for buffer in buffers)
