@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import json
 import os
 import time
@@ -20,26 +19,13 @@ from pyshimio.logging._cri import Cri
 from pyshimio.logging._json_file import JsonFile, escape
 from pyshimio.logging._plain import Raw
 from pyshimio.logging._times import rfc3339
+from pyshimio.testing.strategies import byte_streams, chunkings, log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOW = 1_763_687_965_144_688_532
-LINES = st.lists(
-    st.one_of(
-        st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")),
-        st.text(max_size=20).map(
-            lambda text: text.encode("utf-8", "surrogatepass").replace(b"\n", b"")
-        ),
-        st.sampled_from(
-            [
-                *(b"", b"plain", b'",', b'"},', b'\\",', b"\\", b"\\\\u0041", b"\x00\x00", b"\x7f"),
-                *("\u2028\u2029".encode(), b"\xe2\x80", b"\xe2\x80\xa8\x80", b"<a>&\t\r"),
-                *(b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xf0\x9f\x98\x80"),
-            ]
-        ),
-    )
-)
+LINES = st.lists(log_lines())
 
 
 def info(**options: str) -> LogInfo:
@@ -130,18 +116,11 @@ def pieces_of(data: bytes, cap: int) -> Iterator[tuple[bytes, bool]]:
             yield line[whole:], ended
 
 
-def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """The same bytes in reads of any sizes."""
-    places = draw(st.lists(st.integers(0, len(data)), max_size=8).map(sorted))
-    return [data[a:b] for a, b in itertools.pairwise([0, *places, len(data)]) if a < b]
-
-
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
     """A stream in its reads, and as a whole."""
-    data = draw(st.lists(LINES.map(b"".join), max_size=6).map(b"\n".join))
-    data = data.replace(b"\t", b"\r") if draw(st.booleans()) else data
-    return cut(draw, data), data
+    data = draw(byte_streams())
+    return draw(chunkings(data)), data
 
 
 def written(driver: Any, reads: list[bytes]) -> bytes:

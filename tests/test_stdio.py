@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from pyshimio._stdio import BUILTIN_SCHEMES, Stdio, StdioURI, scheme_of
 from pyshimio.errors import (
@@ -25,34 +24,12 @@ from pyshimio.errors import (
     URINulError,
     URISyntaxError,
 )
+from pyshimio.testing.strategies import uri_texts, uris
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Pairs = tuple[tuple[str, str], ...]
-
 ALL_BYTES_BUT_NUL = os.fsdecode(bytes(range(1, 256)))
-
-
-def no_nul(data: bytes) -> str:
-    """What os.fsdecode makes of *data* without its NULs."""
-    return os.fsdecode(data.replace(b"\0", b""))
-
-
-texts = st.binary(max_size=40).map(no_nul)
-# The characters that mean something to one splitter or another, more often than by chance.
-tricky = st.text("%2Ffz;+&=?#:/ \t\n\\é\udcff", max_size=12)
-parts = texts | tricky
-paths = parts.map(lambda part: os.fsdecode(os.fsencode("/" + part)))
-args_of_any_kind = st.lists(st.tuples(parts, parts), max_size=5).map(
-    lambda pairs: tuple((canonical(key), canonical(value)) for key, value in pairs)
-)
-schemes = st.sampled_from(["fifo", "file", "binary", "binary-v2", "x.y+z-1"])
-
-
-def canonical(text: str) -> str:
-    """The one str that os.fsdecode gives for the bytes of *text*."""
-    return os.fsdecode(os.fsencode(text))
 
 
 def check_error(error: ShimIOError, hint: str) -> None:
@@ -131,7 +108,7 @@ def check_error(error: ShimIOError, hint: str) -> None:
         ("/file:///x", "", "/file:///x", ()),
     ],
 )
-def test_parse(text: str, scheme: str, path: str, args: Pairs) -> None:
+def test_parse(text: str, scheme: str, path: str, args: tuple[tuple[str, str], ...]) -> None:
     """A text is taken apart into scheme, path and ordered arguments."""
     uri = StdioURI.parse(text)
 
@@ -218,12 +195,7 @@ def test_parse_takes_only_text(text: object) -> None:
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(
-    st.text()
-    | st.builds(
-        "".join, st.lists(st.sampled_from(["file", "null", ":", "/", *"?&=#%a0+ \0\ud800"]))
-    )
-)
+@given(uri_texts())
 def test_parse_gives_a_record_or_a_typed_error(text: str) -> None:
     """No text makes parse raise anything but an error of the tree that carries the text."""
     uri: StdioURI | URIError
@@ -316,28 +288,28 @@ def test_every_byte_but_nul_survives() -> None:
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(schemes, paths, args_of_any_kind)
-@example("file", "/;+%2F", (("%2F", ";+"), ("", ""), ("", "")))
-@example("binary", "//", ())
-def test_parse_undoes_build(scheme: str, path: str, args: Pairs) -> None:
+@given(uris())
+@example(StdioURI("file", "/;+%2F", (("%2F", ";+"), ("", ""), ("", ""))))
+@example(StdioURI("binary", "//", ()))
+def test_parse_undoes_build(uri: StdioURI) -> None:
     """parse(build(x)) is x, whatever bytes the path and the arguments are made of."""
-    uri = StdioURI.parse(StdioURI.build(scheme, path, args))
-
-    assert (scheme, path, args) == (uri.scheme, uri.path, uri.args)
+    assert StdioURI.parse(StdioURI.build(uri.scheme, uri.path, uri.args)) == uri
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(paths)
-def test_parse_undoes_build_of_a_bare_path(path: str) -> None:
+@given(uris())
+def test_parse_undoes_build_of_a_bare_path(uri: StdioURI) -> None:
     """A bare path is its own text."""
+    path = uri.path
     assert StdioURI.build("", path) == path
     assert StdioURI.parse(path) == StdioURI("", path)
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(args_of_any_kind)
-def test_parse_undoes_build_without_a_path(args: Pairs) -> None:
+@given(uris())
+def test_parse_undoes_build_without_a_path(with_path: StdioURI) -> None:
     """Schemes without a path carry arguments all the same."""
+    args = with_path.args
     for scheme in ("null", "other"):
         uri = StdioURI(scheme, "", args)
 

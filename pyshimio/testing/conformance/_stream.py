@@ -234,7 +234,9 @@ async def _cancelled_receive(send: ByteSendStream, receive: ByteReceiveStream) -
     await send.send(b"more")
     while not got.endswith(b"more"):
         got += await receive.receive()
-    promise(got == b"124578more", f"a cancelled receive() takes nothing: {bytes(got)!r} came")
+    promise(
+        bytes(got) == b"124578more", f"a cancelled receive() takes nothing: {bytes(got)!r} came"
+    )
 
 
 async def _cancelled_send(send: ByteSendStream, receive: ByteReceiveStream) -> None:
