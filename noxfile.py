@@ -172,6 +172,16 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Give the parsers what nobody thought of, each for five seconds, or `-- --seconds N`."""
+    session.install("--group=fuzz", "-e.")
+    arguments = session.posargs or ("--seconds", "5")
+    env = {"PYTHONPATH": str(HERE / "tests"), "TMPDIR": str(_scratch(session))}
+    for target in ("uri", "console", "json-file", "cri"):
+        session.run("python", "-m", "fuzz", target, *arguments, env=env)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure beside real peers, `-- ROW... --rounds N --json FILE`; 20 minutes, a quiet machine.

@@ -1,0 +1,1 @@
+"""Bytes from anybody, guided by what they reach: ``python -m fuzz TARGET --seconds N``."""
