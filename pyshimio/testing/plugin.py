@@ -34,7 +34,7 @@ def shimio(request: pytest.FixtureRequest) -> Generator[Shimio]:
 
 
 @pytest.fixture
-def shimio_no_leaks() -> Generator[None]:
+def shimio_no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Fail a test that leaves a descriptor, a child, a thread, a temporary file or a task.
 
     What is left is named, and where it was made.  For every test of a module:
@@ -43,6 +43,7 @@ def shimio_no_leaks() -> Generator[None]:
     _need_linux()
     from ._leaks import no_leaks  # noqa: PLC0415
 
+    tmp_path_factory.getbasetemp()  # not in the directory that goes with the test
     with no_leaks():
         yield
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._leaks import GRACE, Snapshot
+from .._leaks import GRACE, Snapshot, own_temporary
 from .._running import tasks
 from .._strays import strays
 
@@ -37,8 +37,8 @@ async def nothing_left(
         AssertionError: Something is there after :data:`GRACE` seconds, or was raised where nobody
             could catch it.
     """
-    before, tasks_before = Snapshot.take(), tasks()
-    with strays() as stray:
+    with own_temporary(), strays() as stray:
+        before, tasks_before = Snapshot.take(), tasks()
         yield
         until = time.monotonic() + GRACE
         while True:
