@@ -150,6 +150,10 @@ def wheel(session: nox.Session) -> None:
     where = session.run("python", "-c", "import pyshimio; print(pyshimio.__file__)", silent=True)
     if "site-packages" not in str(where):
         session.error(f"not the installed package: {where}")
+    session.run("python", "-m", "support.price", env={"PYTHONPATH": "tests"})
+    # Somebody else's project gets it, too.
+    env = {"PYSHIMIO_WHEEL": str(built.absolute())}
+    session.run("pytest", "tests/test_outside.py", env=env)
     session.run("pytest", *WORKERS, *SHORTENED, *session.posargs)
 
 

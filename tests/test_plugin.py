@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from support.price import milliseconds, python
 
 if TYPE_CHECKING:
     from pyshimio.testing import Shimio
@@ -173,24 +174,11 @@ def test_attributes(shimio: Shimio) -> None:
     assert repr(shimio) == "<Shimio with 1 runtime, 2 logger>"
 
 
-def python(code: str) -> str:
-    """What it prints, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
-    ).stdout
-
-
 LOADED = """
 import sys, pytest
 before = set(sys.modules)
 import pyshimio.testing.plugin
 print(sorted(set(sys.modules) - before))
-"""
-PRICE = """
-import time, pytest
-begin = time.perf_counter()
-import pyshimio.testing.plugin
-print(time.perf_counter() - begin)
 """
 
 
@@ -198,12 +186,8 @@ def test_it_costs_nothing() -> None:
     """Beside pytest it loads three modules, which have next to nothing in them."""
     expected = "['pyshimio', 'pyshimio.testing', 'pyshimio.testing.plugin']"
     assert python(LOADED).strip() == expected
-    prices = [float(python(PRICE)) * 1000 for _ in range(9)]
-    whole = [float(python(PRICE.replace("pytest\n", "sys\n").replace("plugin", "plugin, pytest")))]
-    print(
-        f"the plugin's import: {statistics.median(prices):.2f} ms (pytest {whole[0] * 1000:.0f} ms)"
-    )
-    assert statistics.median(prices) < 20
+    price = milliseconds("pyshimio.testing.plugin", before="import pytest")
+    assert price < milliseconds("pytest") / 10
 
 
 def test_it_is_silent_elsewhere() -> None:
