@@ -27,9 +27,10 @@ from pyshimio.errors import (
     StreamFailedError,
     UnknownSchemeError,
 )
+from pyshimio.testing import FakeLogger
 from pyshimio.testing.faults import fail_syscall
 from support.children import cancelled, exists, until
-from support.loggers import COLLECT, MORTAL, PROBE, found, python_logger, shell_logger, uri_of
+from support.loggers import shell_logger, uri_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,20 +48,14 @@ async def start(uri: str, **options: Any) -> BinaryIO:
         return await BinaryIO.start(uri, id="c1", namespace="ns1", **options)
 
 
-def collector(tmp_path: Path) -> str:
-    """A logger that collects into *tmp_path*."""
-    return uri_of(python_logger(tmp_path, COLLECT), ("dir", str(tmp_path)))
+def collector(tmp_path: Path) -> FakeLogger:
+    """A logger that keeps everything."""
+    return FakeLogger.make(tmp_path / "collector")
 
 
-def mortal(tmp_path: Path, life: int) -> str:
+def mortal(tmp_path: Path, life: int) -> FakeLogger:
     """A logger that kills itself after *life* bytes."""
-    return uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(life)))
-
-
-def files(tmp_path: Path) -> list[bytes]:
-    """What the mortal loggers wrote, in their order."""
-    numbers = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
-    return [(tmp_path / str(number)).read_bytes() for number in numbers]
+    return FakeLogger.make(tmp_path / "mortal", dies_after=life)
 
 
 async def status_of(process: Process) -> int:
@@ -75,30 +70,25 @@ async def status_of(process: Process) -> int:
 async def test_descriptors_arguments_environment(tmp_path: Path) -> None:
     """Descriptors 0 to 5 and no other; argv in URI order; two variables; its own group."""
     strangers = [os.dup2(0, number, inheritable=True) for number in (3, 5, 64, 200) if free(number)]
+    logger = collector(tmp_path)
+    args = (("z", "1 2"), ("a", "b"), ("z", ""), ("flag", ""), ("", "x"))
     try:
-        path, said = python_logger(tmp_path, PROBE), tmp_path / "said"
-        args = (("out", str(said)), ("z", "1 2"), ("a", "b"), ("z", ""), ("flag", ""), ("", "x"))
-        async with await start(uri_of(path, *args)) as io:
-            await until(said.exists)
+        async with await start(logger.uri(args)) as io:
             pid = io.logger_pid
+            theirs = {
+                number: os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0]
+                for number in range(5)
+            }
     finally:
         for fd in strangers:
             os.close(fd)
-    seen = found(said)
-    fds = {number: link.partition(":")[0] for number, link in seen["fds"].items()}
-    # A listing's own descriptor takes the next free number, and is gone when it is read.
-    assert fds == {
-        **dict.fromkeys("012", "/dev/null"),
-        **dict.fromkeys("345", "pipe"),
-    }
-    assert len({seen["fds"][number] for number in "345"}) == 3
-    assert seen["argv"] == [str(path), *(part for pair in args for part in pair)]
-    assert seen["env"] == {"CONTAINER_ID": "c1", "CONTAINER_NAMESPACE": "ns1"}
-    assert seen["cwd"] == "/"
-    assert seen["pid"] == pid == seen["group"]
-    assert seen["session"] == os.getsid(0)
-    # The probe is a Python, which ignores these two by itself, so a shell is asked below.
-    assert int(seen["blocked"], 16) == 0
+    logger.check()
+    assert theirs == {**dict.fromkeys((0, 1, 2), "/dev/null"), **dict.fromkeys((3, 4), "pipe")}
+    assert logger.args == tuple(part for pair in args for part in pair)
+    assert logger.env == {"CONTAINER_ID": "c1", "CONTAINER_NAMESPACE": "ns1"}
+    assert logger.about["cwd"] == "/"
+    assert logger.about["pid"] == pid == logger.about["group"]
+    assert logger.about["session"] == os.getsid(0)
 
 
 def free(number: int) -> bool:
@@ -122,19 +112,19 @@ async def test_signals_are_at_their_defaults(tmp_path: Path) -> None:
 
 async def test_more_environment_and_another_directory(tmp_path: Path) -> None:
     """env= adds names and cannot replace the two; cwd= is where it runs."""
-    said = tmp_path / "said"
-    uri = uri_of(python_logger(tmp_path, PROBE), ("out", str(said)))
+    logger = collector(tmp_path)
     env = {"TOKEN": "secret", "CONTAINER_ID": "other"}
-    async with await start(uri, env=env, cwd=str(tmp_path)):
-        seen = found(said)
-    assert seen["env"] == {"CONTAINER_ID": "c1", "CONTAINER_NAMESPACE": "ns1", "TOKEN": "secret"}
-    assert seen["cwd"] == str(tmp_path)
+    async with await start(logger.uri(), env=env, cwd=str(tmp_path)):
+        pass
+    assert logger.env == {"CONTAINER_ID": "c1", "CONTAINER_NAMESPACE": "ns1", "TOKEN": "secret"}
+    assert logger.about["cwd"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("handover", [False, True])
 async def test_both_streams_arrive(tmp_path: Path, handover: bool) -> None:
     """Every byte of both streams, and a drain that waits until the logger has ended well."""
-    async with await start(collector(tmp_path), handover=handover) as io:
+    logger = collector(tmp_path)
+    async with await start(logger.uri(), handover=handover) as io:
         script = "i=0; while [ $i -lt 2000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
         process = await io.spawn(["sh", "-c", script])
         assert await status_of(process) == 0
@@ -148,46 +138,45 @@ async def test_both_streams_arrive(tmp_path: Path, handover: bool) -> None:
             assert result.streams == ()
         else:
             assert io.stats.stdout is not None
-            assert io.stats.stdout.bytes_out == len((tmp_path / "out").read_bytes())
-    for name in ("out", "err"):
-        expected = "".join(f"{name} {n}\n" for n in range(2000))
-        assert (tmp_path / name).read_text() == expected
-    assert (tmp_path / "ended").exists()
+            assert io.stats.stdout.bytes_out == len(logger.stdout)
+    for name, got in (("out", logger.stdout), ("err", logger.stderr)):
+        assert got.decode() == "".join(f"{name} {n}\n" for n in range(2000))
+    assert logger.ended
 
 
 async def test_one_stream_alone(tmp_path: Path) -> None:
     """The logger sees the end of the stream that it does not get at once."""
-    async with await start(collector(tmp_path), streams=("stderr",)) as io:
+    logger = collector(tmp_path)
+    async with await start(logger.uri(), streams=("stderr",)) as io:
         process = await io.spawn(["sh", "-c", "echo out; echo err >&2"])
         assert await status_of(process) == 0
         assert (await io.drain()).complete
         assert io.stats.stdout is None
-    assert (tmp_path / "out").read_bytes() == b""
-    assert (tmp_path / "err").read_bytes() == b"err\n"
+    assert (logger.stdout, logger.stderr) == (b"", b"err\n")
 
 
 async def test_stdin_is_a_pipe_on_request(tmp_path: Path) -> None:
     """stdin=True makes a pipe of it; otherwise the child reads /dev/null."""
-    async with await start(collector(tmp_path), stdin=True) as io:
+    logger = collector(tmp_path)
+    async with await start(logger.uri(), stdin=True) as io:
         assert io.stdin is not None
         process = await io.spawn(["cat"])
         await io.stdin.send(b"in\n")
         io.close_stdin()
         assert await status_of(process) == 0
         await io.drain()
-    assert (tmp_path / "out").read_bytes() == b"in\n"
+    assert logger.stdout == b"in\n"
 
 
 async def test_handover_gives_the_child_the_loggers_own_pipe(tmp_path: Path) -> None:
     """With handover the child's 1 and 2 are the logger's 3 and 4, with the owner that was asked."""
-    said = tmp_path / "said"
-    uri = uri_of(python_logger(tmp_path, PROBE), ("out", str(said)))
+    logger = collector(tmp_path)
     me = {"uid": 1234, "gid": 4321} if os.geteuid() == 0 else {}
-    async with await start(uri, handover=True, **me) as io:
+    async with await start(logger.uri(), handover=True, **me) as io:
         process = await io.spawn(["sleep", "100"])
-        seen = found(said)
-        for mine, theirs in ((1, "3"), (2, "4")):
-            assert os.readlink(f"/proc/{process.pid}/fd/{mine}") == seen["fds"][theirs]
+        for mine, theirs in ((1, 3), (2, 4)):
+            link = os.readlink(f"/proc/{io.logger_pid}/fd/{theirs}")
+            assert os.readlink(f"/proc/{process.pid}/fd/{mine}") == link
             status = os.stat(f"/proc/{process.pid}/fd/{mine}")
             if me:
                 assert (status.st_uid, status.st_gid) == (1234, 4321)
@@ -305,7 +294,7 @@ async def test_a_cancelled_start_leaves_nothing(tmp_path: Path, kind: CancelKind
 
 async def test_epipe_ends_the_streams(tmp_path: Path) -> None:
     """As with containerd: the child gets EPIPE, and drain() says what happened."""
-    async with await start(mortal(tmp_path, 1)) as io:
+    async with await start(mortal(tmp_path, 1).uri()) as io:
         process = await io.spawn(["yes"])
         assert await status_of(process) == 128 + signal.SIGPIPE
         with pytest.raises(StreamFailedError) as caught:
@@ -315,7 +304,7 @@ async def test_epipe_ends_the_streams(tmp_path: Path) -> None:
 
 async def test_epipe_reaches_a_child_that_writes_later(tmp_path: Path) -> None:
     """The streams end when the logger dies, not at the next write."""
-    async with await start(collector(tmp_path), stdin=True) as io:
+    async with await start(collector(tmp_path).uri(), stdin=True) as io:
         assert io.stdin is not None
         process = await io.spawn(["sh", "-c", "read x; echo late; echo $? > $0", f"{tmp_path}/st"])
         os.kill(io.logger_pid, signal.SIGKILL)
@@ -335,7 +324,8 @@ async def test_drain_lets_the_child_go_on(tmp_path: Path) -> None:
     """Each byte of the output is in the logger's file or counted as dropped."""
     source = tmp_path / "lines"
     source.write_bytes(LINES)
-    async with await start(mortal(tmp_path, 50_000), on_death="drain") as io:
+    logger = mortal(tmp_path, 50_000)
+    async with await start(logger.uri(), on_death="drain") as io:
         process = await io.spawn(["cat", str(source)])
         assert await status_of(process) == 0
         with anyio.fail_after(GUARD):
@@ -344,7 +334,7 @@ async def test_drain_lets_the_child_go_on(tmp_path: Path) -> None:
         stats = io.stats.stdout
         assert stats is not None
         assert stats.bytes_in == len(LINES)
-        (taken,) = files(tmp_path)
+        (taken,) = logger.parts
         assert LINES.startswith(taken)
         assert stats.bytes_out == result.stdout.moved == len(taken)
         assert stats.dropped == result.stdout.dropped == len(LINES) - len(taken)
@@ -352,12 +342,12 @@ async def test_drain_lets_the_child_go_on(tmp_path: Path) -> None:
         assert result.logger_status == 128 + signal.SIGKILL
 
 
-async def respawning(tmp_path: Path, handover: bool) -> list[IOEvent]:
+async def respawning(tmp_path: Path, logger: FakeLogger, handover: bool) -> list[IOEvent]:
     """Send the lines through mortal loggers; returns the events."""
     source = tmp_path / "lines"
     source.write_bytes(LINES)
     events: list[IOEvent] = []
-    async with await start(mortal(tmp_path, 100_000), on_death="respawn", handover=handover) as io:
+    async with await start(logger.uri(), on_death="respawn", handover=handover) as io:
 
         async def listen() -> None:
             async for event in io.events():
@@ -382,8 +372,9 @@ async def respawning(tmp_path: Path, handover: bool) -> list[IOEvent]:
 @pytest.mark.parametrize("handover", [False, True])
 async def test_respawn_goes_on_where_the_last_one_stopped(tmp_path: Path, handover: bool) -> None:
     """What all the loggers read, put together, is the output without gap or repeat."""
-    events = await respawning(tmp_path, handover)
-    parts = files(tmp_path)
+    logger = mortal(tmp_path, 100_000)
+    events = await respawning(tmp_path, logger, handover)
+    parts = logger.parts
     assert len(parts) == 4
     assert b"".join(parts) == LINES
     assert sum(isinstance(event, LoggerExited) for event in events) == 3
@@ -396,15 +387,16 @@ async def test_too_many_restarts_become_drain(tmp_path: Path, handover: bool) ->
     """After max_restarts the child still runs to its end, and what is lost is counted."""
     source = tmp_path / "lines"
     source.write_bytes(LINES)
+    logger = mortal(tmp_path, 60_000)
     async with await start(
-        mortal(tmp_path, 60_000), on_death="respawn", max_restarts=1, handover=handover
+        logger.uri(), on_death="respawn", max_restarts=1, handover=handover
     ) as io:
         process = await io.spawn(["cat", str(source)])
         assert await status_of(process) == 0
         with anyio.fail_after(GUARD):
             result = await io.drain()
-        taken = b"".join(files(tmp_path))
-        assert len(files(tmp_path)) == 2
+        taken = logger.stdout
+        assert logger.starts == 2
         assert LINES.startswith(taken)
         assert result.stdout is not None
         assert result.stdout.dropped == len(LINES) - len(taken)
@@ -415,19 +407,20 @@ async def test_handover_with_drain(tmp_path: Path) -> None:
     """A child that has the pipe itself is read on when the logger dies."""
     source = tmp_path / "lines"
     source.write_bytes(LINES)
-    async with await start(mortal(tmp_path, 50_000), on_death="drain", handover=True) as io:
+    logger = mortal(tmp_path, 50_000)
+    async with await start(logger.uri(), on_death="drain", handover=True) as io:
         process = await io.spawn(["cat", str(source)])
         assert await status_of(process) == 0
         with anyio.fail_after(GUARD):
             result = await io.drain()
         assert result.stdout is not None
-        (taken,) = files(tmp_path)
+        (taken,) = logger.parts
         assert result.stdout.dropped == len(LINES) - len(taken)
 
 
 async def test_handover_with_epipe(tmp_path: Path) -> None:
     """A child that has the pipe itself gets EPIPE from the kernel."""
-    async with await start(mortal(tmp_path, 1), handover=True) as io:
+    async with await start(mortal(tmp_path, 1).uri(), handover=True) as io:
         process = await io.spawn(["yes"])
         assert await status_of(process) == 128 + signal.SIGPIPE
         with anyio.fail_after(GUARD):
@@ -442,7 +435,7 @@ async def test_a_logger_that_dies_before_the_child_starts(
     tmp_path: Path, policy: Any, handover: bool
 ) -> None:
     """Then nothing is left open either: all is dropped, or the child gets EPIPE."""
-    async with await start(collector(tmp_path), on_death=policy, handover=handover) as io:
+    async with await start(collector(tmp_path).uri(), on_death=policy, handover=handover) as io:
         os.kill(io.logger_pid, signal.SIGKILL)
         await until(lambda: io._loggers[0].ended)
         process = await io.spawn(["sh", "-c", "echo out; echo err >&2"])
@@ -498,9 +491,9 @@ async def test_a_successor_that_hangs_is_killed(tmp_path: Path) -> None:
 
 async def test_a_logger_whose_file_is_gone_is_not_started_again(tmp_path: Path) -> None:
     """A start that fails outright is the end of respawning."""
-    uri = mortal(tmp_path, 1)
-    async with await start(uri, on_death="respawn") as io:
-        (tmp_path / "logger").unlink()
+    logger = mortal(tmp_path, 1)
+    async with await start(logger.uri(), on_death="respawn") as io:
+        os.unlink(logger.path)
         process = await io.spawn(["sh", "-c", "echo one; echo two"])
         assert await status_of(process) == 0
         with anyio.fail_after(GUARD):
@@ -513,12 +506,13 @@ async def test_a_logger_whose_file_is_gone_is_not_started_again(tmp_path: Path) 
 
 async def test_eof_reaches_the_logger_although_somebody_holds_the_pipe(tmp_path: Path) -> None:
     """A background child cannot keep the logger waiting."""
-    async with await start(collector(tmp_path)) as io:
+    logger = collector(tmp_path)
+    async with await start(logger.uri()) as io:
         process = await io.spawn(["sh", "-c", "sleep 100 & echo $!"])
         assert await status_of(process) == 0
         with anyio.fail_after(GUARD):
             result = await io.drain(linger=0.05)
-        os.kill(int((tmp_path / "out").read_text()), signal.SIGKILL)
+        os.kill(int(logger.stdout), signal.SIGKILL)
         assert result.complete
         assert result.holders_left
         assert result.logger_ended
@@ -673,7 +667,7 @@ async def test_a_cancelled_close_kills_and_reaps(tmp_path: Path, kind: CancelKin
 
 async def test_a_failing_spawn_ends_the_logger(tmp_path: Path) -> None:
     """A child that cannot be started undoes everything before it."""
-    io = await start(collector(tmp_path))
+    io = await start(collector(tmp_path).uri())
     pid = io.logger_pid
     with pytest.raises(FileNotFoundError):
         await io.spawn([str(tmp_path / "missing")])
@@ -683,7 +677,7 @@ async def test_a_failing_spawn_ends_the_logger(tmp_path: Path) -> None:
 
 async def test_close_kills_the_logger(tmp_path: Path) -> None:
     """Without waiting; the loop reaps it a moment later."""
-    io = await start(collector(tmp_path))
+    io = await start(collector(tmp_path).uri())
     pid = io.logger_pid
     io.close()
     io.close()
@@ -768,29 +762,22 @@ async def test_a_file_that_the_kernel_cannot_execute(tmp_path: Path) -> None:
 
 async def test_two_loggers_of_one_io(tmp_path: Path) -> None:
     """Different URIs for stdout and stderr are two loggers, and each sees its own stream."""
-    (tmp_path / "o").mkdir()
-    (tmp_path / "e").mkdir()
-    path = python_logger(tmp_path, COLLECT)
-    stdio = Stdio(
-        stdout=uri_of(path, ("dir", f"{tmp_path}/o")), stderr=uri_of(path, ("dir", f"{tmp_path}/e"))
-    )
+    out, err = (FakeLogger.make(tmp_path / name) for name in ("o", "e"))
+    stdio = Stdio(stdout=out.uri(), stderr=err.uri())
     async with await create_io(stdio, id="c1", namespace="ns1") as io:
         assert isinstance(io, BinaryIO)
         process = await io.spawn(["sh", "-c", "echo out; echo err >&2"])
         await status_of(process)
         assert (await io.drain()).complete
-    assert (tmp_path / "o" / "out").read_bytes() == b"out\n"
-    assert (tmp_path / "o" / "err").read_bytes() == b""
-    assert (tmp_path / "e" / "out").read_bytes() == b""
-    assert (tmp_path / "e" / "err").read_bytes() == b"err\n"
+    assert (out.stdout, out.stderr) == (b"out\n", b"")
+    assert (err.stdout, err.stderr) == (b"", b"err\n")
 
 
 async def test_a_second_logger_that_fails_ends_the_first(tmp_path: Path) -> None:
     """A failure undoes the earlier steps, a started and ready logger included."""
-    say = f"import os\nopen('{tmp_path}/pid', 'w').write(str(os.getpid()))\n"
-    first = python_logger(tmp_path, say + COLLECT)
-    second = shell_logger(tmp_path, "exit 3", name="second")
-    stdio = Stdio(stdout=uri_of(first, ("dir", str(tmp_path))), stderr=uri_of(second))
+    first = collector(tmp_path)
+    second = FakeLogger.make(tmp_path / "second", ready="exit", status=3)
+    stdio = Stdio(stdout=first.uri(), stderr=second.uri())
     with pytest.raises(LoggerExitedError):
         await create_io(stdio, id="c1", namespace="ns1")
-    assert not exists(int((tmp_path / "pid").read_text()))
+    assert not exists(first.about["pid"])

@@ -8,6 +8,7 @@ and looks for leaks.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -42,11 +43,12 @@ from pyshimio.errors import (
     IOStateError,
     LoggerTimeoutError,
 )
+from pyshimio.testing import FakeClient, FakeLogger
 from pyshimio.testing._running import running_loop
 from pyshimio.testing.faults import MODES, cancel_everywhere
 from support.children import exists, until
-from support.fifos import Client, make_fifo
-from support.loggers import COLLECT, python_logger, shell_logger, uri_of
+from support.fifos import make_fifo
+from support.loggers import shell_logger, uri_of
 from support.terminals import RUNTIME, make_script
 
 if TYPE_CHECKING:
@@ -222,7 +224,7 @@ async def test_whole_life(tmp_path: Path, scheme: str) -> None:
     stdio = _destinations(tmp_path)[scheme]
 
     async def operation() -> None:
-        with Client(stdio.stdout) if scheme == "fifo" else nullcontext():
+        with FakeClient(stdio.stdout) if scheme == "fifo" else nullcontext():
             io = await create_io(stdio, id="c", namespace="n", logger_grace=0.5, runtime=False)
             try:
                 process = await io.spawn(["sh", "-c", "echo out; echo err >&2"])
@@ -296,18 +298,18 @@ async def test_spawn_waits_for_client(tmp_path: Path) -> None:
     async def around() -> AsyncGenerator[list[Any]]:
         io = await create_io(Stdio(stdin=path, stdout=path))
         got: list[Any] = [io]
-        client: list[Client] = []
+        client: list[FakeClient] = []
         async with anyio.create_task_group() as group:
 
             async def come() -> None:
                 await anyio.sleep(0.01)
-                client.append(Client(path))
+                client.append(FakeClient(path).attach())
 
             group.start_soon(come)
             yield got
         if len(got) == 1:
             dead(io)
-        client[0].close()
+        client[0].detach()
         await io.aclose()
 
     async def operation(got: list[Any]) -> None:
@@ -335,20 +337,20 @@ async def test_copy(tmp_path: Path) -> None:
     @asynccontextmanager
     async def around() -> AsyncGenerator[list[Any]]:
         got: list[Any] = [await create_io(Stdio(stdout=out, stderr=err))]
-        with Client(out):
-            clients: list[Client] = []
+        with FakeClient(out):
+            clients: list[FakeClient] = []
             async with anyio.create_task_group() as group:
 
                 async def come() -> None:
                     await anyio.sleep(0.01)
-                    clients.append(Client(err))
+                    clients.append(FakeClient(err).attach())
 
                 group.start_soon(come)
                 yield got
             if len(got) == 1:
                 dead(got[0])
             got[0].close()  # an aclose() would wait for output, which nobody makes
-            clients[0].close()
+            clients[0].detach()
 
     async def operation(got: list[Any]) -> None:
         await got[0].copy()
@@ -477,7 +479,7 @@ async def test_drain_into_fifo(tmp_path: Path) -> None:
 
     @asynccontextmanager
     async def around() -> AsyncGenerator[IO]:
-        with Client(path) as client:
+        with FakeClient(path) as client:
             async with await create_io(Stdio(stdout=path)) as io:
                 await io.spawn(["head", "-c", "50000", "/dev/zero"])
                 yield io
@@ -514,7 +516,7 @@ async def test_drain_with_ring(tmp_path: Path) -> None:
 
     @asynccontextmanager
     async def around() -> AsyncGenerator[Any]:
-        with Client(path) as client:
+        with FakeClient(path) as client:
             async with await create_io(Stdio(stdout=path), ring=1 << 20) as io:
                 process = await io.spawn(["head", "-c", str(BULK), "/dev/zero"])
                 await process.wait()
@@ -579,24 +581,24 @@ async def test_aclose_before_client_read(tmp_path: Path) -> None:
 
     @asynccontextmanager
     async def around() -> AsyncGenerator[Any]:
-        client = Client(path)
+        client = FakeClient(path).attach()
         io = await create_io(Stdio(stdout=path))
         process = await io.spawn(["echo", "x"])
         await process.wait()
         await until(lambda: client.unread == 2)
-        client.close()
-        late: list[Client] = []
+        client.detach()
+        late: list[FakeClient] = []
         async with anyio.create_task_group() as group:
 
             async def come() -> None:
                 await anyio.sleep(0.01)
-                late.append(Client(path))
+                late.append(FakeClient(path).attach())
                 with suppress(BlockingIOError):
-                    os.read(late[0].fd, 100)
+                    os.read(late[0].fileno(), 100)
 
             group.start_soon(come)
             yield io
-        late[0].close()
+        late[0].detach()
         dead(io)
 
     async def operation(io: Any) -> None:
@@ -665,22 +667,18 @@ async def test_logger_in_backoff(tmp_path: Path) -> None:
 
 async def test_logger_drain(tmp_path: Path) -> None:
     """A drain() cancelled while the logger writes loses nothing: the next one waits for it."""
-    out = tmp_path / "logged"
-    logger = python_logger(tmp_path, COLLECT)
-    uri = uri_of(logger, ("to", str(out)))
+    where = tmp_path / "logger"
 
     @asynccontextmanager
     async def around() -> AsyncGenerator[Any]:
-        out.mkdir()
-        async with await BinaryIO.start(uri, id="c", namespace="n") as io:
+        logger = FakeLogger.make(where)
+        async with await BinaryIO.start(logger.uri(), id="c", namespace="n") as io:
             await io.spawn(["head", "-c", str(BULK), "/dev/zero"])
             yield io
             result = await io.drain()
             assert result.complete, result
-        assert (out / "out").stat().st_size == BULK
-        for file in out.iterdir():
-            file.unlink()
-        out.rmdir()
+        assert len(logger.stdout) == BULK
+        shutil.rmtree(where)
 
     async def operation(io: Any) -> None:
         await io.drain()

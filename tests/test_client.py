@@ -17,8 +17,8 @@ from pyshimio.errors import (
     InvalidOptionError,
     RelativePathError,
 )
+from pyshimio.testing import FakeClient
 from pyshimio.testing.faults import fail_syscall
-from support.fifos import Client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,7 @@ def test_a_kernel_that_refuses(tmp_path: Path, call: str) -> None:
 async def test_a_shim_and_its_manager(tmp_path: Path) -> None:
     """What a shim writes into a set's FIFOs the manager reads."""
     with FifoSet.create("c1", directory=tmp_path / "d", stdin=False) as fifos:
-        with Client(fifos.stdio.stdout) as out, Client(fifos.stdio.stderr) as err:
+        with FakeClient(fifos.stdio.stdout) as out, FakeClient(fifos.stdio.stderr) as err:
             async with await create_io(fifos.stdio) as io:
                 await io.spawn(["sh", "-c", "echo out; echo err >&2"])
                 await io.drain()

@@ -28,7 +28,6 @@ from pyshimio._fd import OwnedFd
 from pyshimio._file import FileSink, LogFile
 from pyshimio._sink import DescriptorSink, NullSink, PipeSink
 from pyshimio._stdio import StdioURI
-from pyshimio._streams import FdReceiveStream, FdSendStream
 from pyshimio.logging import find_driver, read_log
 from pyshimio.logging._scheme import scheme
 from pyshimio.testing import FakeLogger, Recorder
@@ -291,16 +290,6 @@ async def test_driver_that_keeps_nothing() -> None:
 
 
 # -- streams ----------------------------------------------------------------------------------
-
-
-async def test_streams_of_a_pipe() -> None:
-    """The two ends of one."""
-
-    def make() -> tuple[FdSendStream, FdReceiveStream]:
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        return FdSendStream(OwnedFd(writer)), FdReceiveStream(OwnedFd(reader))
-
-    await check_stream(make)
 
 
 async def test_streams_of_a_child() -> None:

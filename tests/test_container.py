@@ -33,11 +33,11 @@ from pyshimio.errors import (
     UnmountError,
 )
 from pyshimio.runc import Container, ExecOptions, Exits, Subreaper
+from pyshimio.testing import FakeClient
 from pyshimio.testing._running import running_loop
 from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD, CancelKind, exists, until
 from support.containers import RUNTIMES, SLEEP, Scene, containers, running
-from support.fifos import Client
 from support.loggers import shell_logger, uri_of
 
 if TYPE_CHECKING:
@@ -357,7 +357,7 @@ async def test_exec_with_a_fifo_set(tmp_path: Path) -> None:
     """A process reads and writes the FIFOs of its client."""
     async with running(tmp_path) as container:
         with FifoSet.create("e", directory=tmp_path / "fifos") as fifos:
-            with Client(fifos.stdio.stdout) as out, Client(fifos.stdio.stderr) as err:
+            with FakeClient(fifos.stdio.stdout) as out, FakeClient(fifos.stdio.stderr) as err:
                 process = await container.exec(
                     "e", ["sh", "-c", "cat; echo end >&2"], io=fifos.stdio
                 )
@@ -761,7 +761,7 @@ async def test_each_phase_has_its_time(tmp_path: Path) -> None:
     """A client that reads nothing costs the drain its time, and nobody else anything."""
     async with containers(tmp_path, ["seq", "10000000"]) as scene:
         with FifoSet.create("c", directory=tmp_path / "fifos", stdin=False) as fifos:
-            with Client(fifos.stdio.stdout) as client, Client(fifos.stdio.stderr):
+            with FakeClient(fifos.stdio.stdout) as client, FakeClient(fifos.stdio.stderr):
                 async with await scene.create(io=fifos.stdio) as container:
                     await container.start()
                     await stuck(client)
@@ -773,7 +773,7 @@ async def test_each_phase_has_its_time(tmp_path: Path) -> None:
         assert await scene.runc.list() == ()
 
 
-async def stuck(client: Client) -> None:
+async def stuck(client: FakeClient) -> None:
     """Wait until all that can be has been written for a client that does not read."""
     before = -1
     while client.unread < 1 << 16 or client.unread != before:

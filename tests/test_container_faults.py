@@ -18,10 +18,10 @@ import pytest
 
 from pyshimio import LoggerExited, LoggerRespawned, PipeIO, Stdio, _sys, create_io
 from pyshimio.errors import ChildReapedElsewhereError, RuntimeFailedError
+from pyshimio.testing import FakeClient, FakeLogger
 from support.children import GUARD, exists, until
 from support.containers import RUNTIMES, SLEEP, Scene, containers, running
-from support.fifos import Client, make_fifo
-from support.loggers import MORTAL, python_logger, uri_of
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,13 +128,13 @@ async def test_a_burst_into_a_fifo(tmp_path: Path, program: str) -> None:
     async with containers(tmp_path, ["dd", "if=/blob", "bs=64k"], program=program) as scene:
         put_blob(scene)
         for _ in range(BURSTS[program]):
-            with Client(fifo) as client:
+            with FakeClient(fifo) as client:
                 async with anyio.create_task_group() as group:
                     group.start_soon(burst, scene, fifo)
                     assert zlib.crc32(await client.read_all()) == zlib.crc32(BLOB)
 
 
-async def copied(client: Client) -> tuple[int, int]:
+async def copied(client: FakeClient) -> tuple[int, int]:
     """How much comes, and its checksum."""
     total = checksum = 0
     while data := await client.read(MIB):
@@ -166,7 +166,7 @@ async def test_a_client_that_stops_reading(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     script = "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do cat /blob; done"
-    with Client(stopped) as idle, Client(read) as client:
+    with FakeClient(stopped) as idle, FakeClient(read) as client:
         async with (
             running(tmp_path / "a", ["seq", "100000000"], io=Stdio(stdout=stopped)) as one,
             containers(tmp_path / "b", ["sh", "-c", script], name="b") as scene,
@@ -196,7 +196,7 @@ async def test_a_container_is_killed_in_a_burst(tmp_path: Path, program: str) ->
             await container.kill(signal.SIGKILL)
             await ended_in_a_burst(container)
         numbered(log.read_bytes())
-        with Client(fifo) as client:
+        with FakeClient(fifo) as client:
             async with await scene.create(io=Stdio(stdout=fifo)) as container:
                 await container.start()
                 got = await client.read(MIB)
@@ -217,11 +217,9 @@ async def ended_in_a_burst(container: Container) -> None:
 @pytest.mark.parametrize("handover", [False, True])
 async def test_a_logger_is_killed_in_a_burst(tmp_path: Path, handover: bool) -> None:
     """What all the loggers have read, put together, is the output without gap or repeat."""
-    where = tmp_path / "parts"
-    where.mkdir()
-    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(where)), ("life", "400000"))
+    logger = FakeLogger.make(tmp_path / "logger", dies_after=400_000)
     io = await create_io(
-        Stdio(stdout=uri), id="c", namespace="n", on_death="respawn", handover=handover
+        Stdio(stdout=logger.uri()), id="c", namespace="n", on_death="respawn", handover=handover
     )
     events = io.events()
     async with containers(tmp_path, ["seq", "200000"]) as scene:
@@ -230,7 +228,7 @@ async def test_a_logger_is_killed_in_a_burst(tmp_path: Path, handover: bool) -> 
             assert await container.wait(io=True, timeout=GUARD) == 0
             assert container.result is not None
             assert container.result.complete, container.result
-    parts = [path.read_bytes() for path in sorted(where.iterdir(), key=lambda path: int(path.name))]
+    parts = logger.parts
     output = b"".join(b"%d\n" % number for number in range(1, 200_001))
     assert len(parts) == len(output) // 400_000 + 1
     assert b"".join(parts) == output

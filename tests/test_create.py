@@ -48,9 +48,10 @@ from pyshimio.errors import (
     URINulError,
     URISyntaxError,
 )
+from pyshimio.testing import FakeLogger
 from support.children import GUARD, until
 from support.fifos import make_fifo
-from support.loggers import COLLECT, python_logger, uri_of
+from support.loggers import python_logger, uri_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,39 +205,37 @@ async def test_mixed_schemes(tmp_path: Path) -> None:
             assert os.read(reader, 100) == b"out\n"
     assert log.read_bytes() == b"err\n"
 
-    (tmp_path / "logged").mkdir()
-    logger = uri_of(python_logger(tmp_path, COLLECT), ("dir", f"{tmp_path}/logged"))
-    stdio = Stdio(stdout=f"file://{log}", stderr=logger)
+    logger = FakeLogger.make(tmp_path / "logger")
+    stdio = Stdio(stdout=f"file://{log}", stderr=logger.uri())
     async with await create_io(stdio, id="c1", namespace="ns1") as io:
         result = await run(io)
         assert result.complete
         assert result.logger_ended
     assert log.read_bytes() == b"err\nout\n"
-    assert (tmp_path / "logged" / "err").read_bytes() == b"err\n"
+    assert logger.stderr == b"err\n"
 
 
 async def test_a_logger_for_both_streams(tmp_path: Path) -> None:
     """The same logger URI twice is one logger."""
-    logger = uri_of(python_logger(tmp_path, COLLECT), ("dir", str(tmp_path)))
-    async with await create_io(logger, id="c1", namespace="ns1") as io:
+    logger = FakeLogger.make(tmp_path / "logger")
+    async with await create_io(logger.uri(), id="c1", namespace="ns1") as io:
         assert isinstance(io, BinaryIO)
         assert len(io._loggers) == 1
         assert (await run(io)).complete
-    assert (tmp_path / "out").read_bytes() == b"out\n"
-    assert (tmp_path / "err").read_bytes() == b"err\n"
+    assert (logger.stdout, logger.stderr) == (b"out\n", b"err\n")
 
 
 async def test_handover_beside_a_file(tmp_path: Path) -> None:
     """Handover is for the logger's stream alone."""
     log = tmp_path / "out.log"
-    logger = uri_of(python_logger(tmp_path, COLLECT), ("dir", str(tmp_path)))
-    stdio = Stdio(stdout=f"file://{log}", stderr=logger)
+    logger = FakeLogger.make(tmp_path / "logger")
+    stdio = Stdio(stdout=f"file://{log}", stderr=logger.uri())
     async with await create_io(stdio, id="c1", namespace="ns1", handover=True) as io:
         assert (await run(io)).complete
         assert io.stats.stderr is None
         assert io.stats.stdout is not None
     assert log.read_bytes() == b"out\n"
-    assert (tmp_path / "err").read_bytes() == b"err\n"
+    assert logger.stderr == b"err\n"
 
 
 @pytest.mark.parametrize("scheme", ["", "file"])

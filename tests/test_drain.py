@@ -13,8 +13,9 @@ import pytest
 
 from pyshimio import BytesDropped, Command, FdIO, FileIO, PipeIO, Stdio, _pipesize, create_io
 from pyshimio.errors import ExitTimeoutError, InvalidOptionError, StreamFailedError
+from pyshimio.testing import FakeClient
 from support.children import GUARD, cancelled, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +40,12 @@ async def end_holder(directory: Path) -> None:
     os.kill(int(path.read_text()), signal.SIGKILL)
 
 
-async def sink_io(kind: str, directory: Path) -> tuple[BaseIO, Client | None]:
+async def sink_io(kind: str, directory: Path) -> tuple[BaseIO, FakeClient | None]:
     """An IO for stdout of each kind of pump, with a client where one is needed."""
     if kind == "file":
         return FileIO(directory / "log"), None
     path = make_fifo(directory)
-    return await create_io(Stdio(stdout=path)), Client(path)
+    return await create_io(Stdio(stdout=path)), FakeClient(path).attach()
 
 
 KINDS = pytest.mark.parametrize("kind", ["file", "fifo"])
@@ -88,7 +89,7 @@ async def test_idle_holder_does_not_delay_exited(tmp_path: Path, kind: str) -> N
         assert result.stdout.moved == len(expected)
         if client is not None:
             assert await client.read_all() == expected
-            client.close()
+            client.detach()
     if client is None:
         assert (tmp_path / "log").read_bytes() == expected
     await end_holder(tmp_path)
@@ -120,7 +121,7 @@ async def test_endless_holder_cannot_hold(tmp_path: Path, kind: str, policy: Any
     io, client = await sink_io(kind, tmp_path)
     got = bytearray()
 
-    async def read(reader: Client) -> None:
+    async def read(reader: FakeClient) -> None:
         got.extend(await reader.read_all())
 
     async with anyio.create_task_group() as group:
@@ -137,7 +138,7 @@ async def test_endless_holder_cannot_hold(tmp_path: Path, kind: str, policy: Any
             assert stats.bytes_in == stats.bytes_out
     data = (tmp_path / "log").read_bytes() if client is None else bytes(got)
     if client is not None:
-        client.close()
+        client.detach()
     assert data.startswith(b"first\n") or b"first\n" in data
     assert result.stdout is not None
     assert len(data) == result.stdout.moved
@@ -158,7 +159,7 @@ async def test_everything_before_the_exit_counts(tmp_path: Path) -> None:
             assert result.stdout is not None
             assert result.stdout.moved == 50_000
         if client is not None:
-            client.close()
+            client.detach()
         await end_holder(directory)
 
 
@@ -261,7 +262,7 @@ async def test_stuck_sink_ends_in_time(tmp_path: Path, monkeypatch: pytest.Monke
     """What a client does not take within *sink_timeout* is dropped, counted and told."""
     monkeypatch.setattr(_pipesize, "STEPS", ())  # a FIFO that grew would hold all of it
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         async with await create_io(Stdio(stdout=path)) as io:
             events = io.events()
             await io.spawn([sys.executable, "-c", "import os; os.write(1, b'x' * 131072)"])
@@ -285,7 +286,7 @@ async def test_cancelled_drain_can_be_repeated(
     """A drain that was cancelled, by either kind, has lost nothing; the next one ends it."""
     monkeypatch.setattr(_pipesize, "STEPS", ())  # a FIFO that grew would hold all of it
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         async with await create_io(Stdio(stdout=path)) as io:
             process = await io.spawn(
                 [sys.executable, "-c", "import os; os.write(1, b'x' * 120000)"]

@@ -36,9 +36,10 @@ from pyshimio._fd import OwnedFd
 from pyshimio._fifo import FifoHandle, FifoSink, KeepAlive
 from pyshimio.errors import StreamFailedError
 from pyshimio.io._base import BaseIO
+from pyshimio.testing import FakeClient
 from pyshimio.testing.faults import ANY, FAULTS, REPEATED, SHORT, SURE, every_failure, fail_syscall
 from support.children import GUARD
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 from support.loggers import shell_logger, uri_of
 from support.terminals import RUNTIME, make_script, read_until, send
 
@@ -471,7 +472,7 @@ async def test_the_pumps_of_fifos(tmp_path: Path, source: Path) -> None:
     stdin, out, err = (make_fifo(tmp_path, name) for name in ("in", "out", "err"))
 
     async def fifo_three() -> None:
-        with Client(out) as stdout, Client(err) as stderr:
+        with FakeClient(out) as stdout, FakeClient(err) as stderr:
             stdio = Stdio(stdin=stdin, stdout=out, stderr=err)
             async with await create_io(stdio, grace=0.5) as io:
                 events = io.events()
@@ -504,18 +505,18 @@ async def test_a_busy_fifo(tmp_path: Path, bulk: Path) -> None:
 
         def read_what_is_there() -> bool:
             with contextlib.suppress(BlockingIOError):
-                while data := os.read(client.fd, 1 << 20):
+                while data := os.read(client.fileno(), 1 << 20):
                     got.extend(data)
                 return False
             return True
 
         async def read() -> None:
             while True:
-                await anyio.wait_readable(client.fd)
+                await anyio.wait_readable(client.fileno())
                 if not read_what_is_there():  # nobody has opened it yet, or nobody has it now
                     await anyio.sleep(0.001)
 
-        with alone(), Client(out) as client:
+        with alone(), FakeClient(out) as client:
             async with anyio.create_task_group() as group:
                 group.start_soon(read)
                 async with await create_io(Stdio(stdout=out), grace=0.5) as io:
@@ -541,7 +542,7 @@ async def test_a_client_that_is_away(tmp_path: Path) -> None:
                 await process.wait()
             result = await io.drain()
             assert result.unread == 6 or not result.complete
-            with Client(out) as client:
+            with FakeClient(out) as client:
                 assert await client.read(client.unread) == b"hello\n"[: result.unread]
 
     await check(fifo_ring)
@@ -571,7 +572,7 @@ async def test_a_keep_alive_that_could_not_come_back(tmp_path: Path) -> None:
             sink.attached()
         with fail_syscall("reopen", error=errno.EMFILE), pytest.raises(BrokenPipeError):
             sink.write([b"x"])
-        with Client(path) as client:
+        with FakeClient(path) as client:
             assert await client.read(6) == b"onetwo"
             assert sink.attached()
     finally:

@@ -24,9 +24,10 @@ from pyshimio.errors import (
     FifoTimeoutError,
     NotAFifoError,
 )
+from pyshimio.testing import FakeClient
 from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 from support.threads import pool_threads
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def numbers(count: int) -> bytes:
 async def test_output_reaches_the_client_and_then_eof(tmp_path: Path) -> None:
     """A client reads all that the child wrote, and EOF once it has read everything."""
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         async with await create_io(Stdio(stdout=path)) as io:
             await io.spawn(["echo", "hello"])
             result = await io.drain()
@@ -69,7 +70,7 @@ async def test_no_thread_opens_or_copies_a_fifo(tmp_path: Path) -> None:
         group.start_soon(io.spawn, ["echo", "x"])
         await anyio.lowlevel.checkpoint()
         assert not pool_threads()
-        with Client(path) as client:
+        with FakeClient(path) as client:
             await io.drain()
             assert await client.read_all() == b"x\n"
             assert not pool_threads()
@@ -117,7 +118,7 @@ async def test_one_of_two_clients_never_comes(tmp_path: Path) -> None:
     """The error of one stream is raised as it is, and the other stream is undone."""
     out, err = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "err")
     io = await create_io(Stdio(stdout=out, stderr=err), client_timeout=0.05)
-    with Client(out), pytest.raises(FifoTimeoutError):
+    with FakeClient(out), pytest.raises(FifoTimeoutError):
         await io.spawn(["true"])
 
 
@@ -127,9 +128,9 @@ async def test_clients_may_come_in_any_order(tmp_path: Path) -> None:
     async with await create_io(Stdio(stdout=out, stderr=err)) as io:
         async with anyio.create_task_group() as group:
             group.start_soon(io.spawn, ["sh", "-c", "echo out; echo err >&2"])
-            second = Client(err)
+            second = FakeClient(err).attach()
             await anyio.sleep(0.02)
-            first = Client(out)
+            first = FakeClient(out).attach()
         with first, second:
             await io.drain()
             assert await first.read_all() == b"out\n"
@@ -163,7 +164,7 @@ async def test_killed_client_loses_nothing(tmp_path: Path) -> None:
             with anyio.fail_after(GUARD):
                 assert await client.wait() == 137
         await until(lambda: io.stats.stdout and io.stats.stdout.blocked > 0)
-        with Client(path) as second:
+        with FakeClient(path) as second:
             assert second.unread > 50_000
             rest = bytearray()
             async with anyio.create_task_group() as group:
@@ -178,16 +179,16 @@ async def test_clients_one_after_the_other_while_it_flows(tmp_path: Path) -> Non
     path = make_fifo(tmp_path)
     expected = numbers(40_000)
     got = bytearray()
-    client = Client(path)
+    client = FakeClient(path).attach()
     async with await create_io(Stdio(stdout=path)) as io:
         await io.spawn([sys.executable, "-c", COUNT.format(n=40_000)])
         async with anyio.create_task_group() as group:
             group.start_soon(io.drain)
             while len(got) < len(expected):
                 got += await client.read(10_007)
-                client.close()
-                client = Client(path)
-        client.close()
+                client.detach()
+                client = FakeClient(path).attach()
+        client.detach()
     assert bytes(got) == expected
 
 
@@ -195,7 +196,7 @@ async def test_800_lines_fit_a_fifo_that_nobody_reads(tmp_path: Path) -> None:
     """A chatty child is not blocked by an absent client before 64,000 bytes of lines."""
     path = make_fifo(tmp_path)
     program = "import os\nfor i in range(800): os.write(1, b'%079d\\n' % i)"
-    with Client(path) as client:
+    with FakeClient(path) as client:
         async with await create_io(Stdio(stdout=path)) as io:
             await io.spawn([sys.executable, "-c", program])
             with anyio.fail_after(GUARD):
@@ -208,7 +209,7 @@ async def test_800_lines_fit_a_fifo_that_nobody_reads(tmp_path: Path) -> None:
 async def test_lines_are_packed_without_waste(tmp_path: Path) -> None:
     """Lines that do not divide a page fill the FIFO to its end all the same."""
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         handle = FifoHandle(path)
         sink = FifoSink.open_now(handle, KeepAlive())
         handle.close()
@@ -218,7 +219,7 @@ async def test_lines_are_packed_without_waste(tmp_path: Path) -> None:
             taken += count
         assert taken == client.unread == 65536
         assert not sink.splice_ready()
-        os.read(client.fd, 4096)
+        os.read(client.fileno(), 4096)
         assert sink.splice_ready()
         sink.close()
 
@@ -229,7 +230,7 @@ async def test_partly_taken_line_is_not_left_behind(tmp_path: Path) -> None:
     program = (
         "import os\nos.write(1, b'a' * 4000)\nos.read(0, 1)\nos.write(1, b'b' * 200)\nos.read(0, 1)"
     )
-    with Client(path) as client:
+    with FakeClient(path) as client:
         stdin = make_fifo(tmp_path, "in")
         async with await create_io(Stdio(stdin=stdin, stdout=path)) as io:
             await io.spawn([sys.executable, "-c", program])
@@ -246,7 +247,7 @@ async def test_name_is_gone_after_create(tmp_path: Path) -> None:
     """A FIFO whose name was unlinked is still the one that create_io() saw."""
     path = make_fifo(tmp_path)
     io = await create_io(Stdio(stdout=path))
-    with Client(path) as client:
+    with FakeClient(path) as client:
         os.unlink(path)
         async with io:
             await io.spawn(["echo", "x"])
@@ -258,7 +259,7 @@ async def test_name_is_replaced_after_create(tmp_path: Path) -> None:
     """Something else under the FIFO's name gets nothing."""
     path = make_fifo(tmp_path)
     io = await create_io(Stdio(stdout=path))
-    with Client(path) as client:
+    with FakeClient(path) as client:
         os.unlink(path)
         (tmp_path / "fifo").write_bytes(b"precious")
         async with io:
@@ -346,10 +347,10 @@ async def test_attached(tmp_path: Path) -> None:
     handle.close()
     assert sink.write([b"abc"]) == 3
     assert not sink.attached()
-    with Client(path) as client:
+    with FakeClient(path) as client:
         assert sink.attached()
         assert sink.unread() == 3
-        assert os.read(client.fd, 10) == b"abc"
+        assert os.read(client.fileno(), 10) == b"abc"
     assert not sink.attached()
     assert repr(sink) == f"<FifoSink {path!r} open>"
     sink.close()
@@ -373,10 +374,10 @@ async def test_copy_of_our_own_reader_is_no_client(tmp_path: Path) -> None:
     assert keep._reader is not None
     with copy_in_a_child(keep._reader.fileno()):
         assert sink.attached() is None
-        with Client(path):
+        with FakeClient(path):
             assert sink.attached() is None
     assert sink.attached() is False
-    with Client(path):
+    with FakeClient(path):
         assert sink.attached() is True
     sink.close()
 
@@ -411,7 +412,7 @@ async def test_a_file_system_without_locks(tmp_path: Path) -> None:
     handle.close()
     with fail_syscall("marked", error=errno.ENOLCK):
         assert sink.attached() is False
-        with Client(path):
+        with FakeClient(path):
             assert sink.attached() is True
     sink.close()
 
@@ -451,9 +452,9 @@ async def test_end_while_a_child_has_a_copy(tmp_path: Path, there: bool) -> None
     handle.close()
     done = anyio.Event()
     assert keep._reader is not None
-    with Client(path) as client:
+    with FakeClient(path) as client:
         if not there:
-            client.close()
+            client.detach()
         with copy_in_a_child(keep._reader.fileno()):
             sink.finish(Poller.current(), done.set)
             assert not done.is_set()
@@ -481,12 +482,12 @@ async def test_end_does_not_wait_for_a_copy_that_stays(tmp_path: Path) -> None:
 async def test_abandoned_bytes_are_told_although_a_child_has_a_copy(tmp_path: Path) -> None:
     """What dies unread is told, also where a child's copy of our reader looks like a client."""
     path = make_fifo(tmp_path)
-    client = Client(path)
+    client = FakeClient(path).attach()
     io = await create_io(Stdio(stdout=path))
     events = io.events()
     await io.spawn(["echo", "hello"])
     await until(lambda: client.unread == 6)
-    client.close()
+    client.detach()
     ((_, fifo),) = io._fifos()
     assert fifo._keep._reader is not None
     with copy_in_a_child(fifo._keep._reader.fileno()):
@@ -499,13 +500,13 @@ async def test_abandoned_bytes_are_told_although_a_child_has_a_copy(tmp_path: Pa
 async def test_two_ios_in_one_fifo_abandon_nothing_while_one_lives(tmp_path: Path) -> None:
     """What one of two IOs leaves in a FIFO is not abandoned before the other one leaves, too."""
     path = make_fifo(tmp_path)
-    client = Client(path)
+    client = FakeClient(path).attach()
     ios = [await create_io(Stdio(stdout=path)) for _ in range(2)]
     events = [io.events() for io in ios]
     for io in ios:
         await io.spawn(["echo", "hello"])
     await until(lambda: client.unread == 12)
-    client.close()
+    client.detach()
     for io in ios:
         await io.drain()
         await io.aclose()
@@ -529,10 +530,10 @@ async def test_stream_that_ends_leaves_the_other_ones_fifo_alive(tmp_path: Path)
     assert second.speaks
     assert not _sys.poll_now(second.fileno()) & _sys.EPOLLERR
     assert second.write([b"two"]) == 3
-    with Client(path) as client:
+    with FakeClient(path) as client:
         assert await client.read(6) == b"onetwo"
     second.close()
-    with Client(path) as client:
+    with FakeClient(path) as client:
         assert client.unread == 0
 
 
@@ -555,14 +556,14 @@ async def test_end_comes_when_the_fifo_is_empty(
 
     monkeypatch.setattr(poller, "later", tell)
     done = anyio.Event()
-    with Client(path) as client:
+    with FakeClient(path) as client:
         assert sink.write([b"abc"]) == 3
         sink.finish(poller, done.set)
         await until(lambda: len(delays) >= len(PROBES))
         assert not client.hung_up
-        assert os.read(client.fd, 10) == b"abc"
+        assert os.read(client.fileno(), 10) == b"abc"
         if not there:
-            client.close()
+            client.detach()
         with anyio.fail_after(GUARD):
             await done.wait()
         assert sink.fd.closed
@@ -573,13 +574,13 @@ async def test_end_comes_when_the_fifo_is_empty(
 async def test_abandoned_bytes_are_reported(tmp_path: Path) -> None:
     """Bytes that no client is there to read count as abandoned, in the result and as an event."""
     path = make_fifo(tmp_path)
-    client = Client(path)
+    client = FakeClient(path).attach()
     io = await create_io(Stdio(stdout=path))
     events = io.events()
     async with io:
         await io.spawn(["echo", "hello"])
         await until(lambda: client.unread == 6)
-        client.close()
+        client.detach()
         result = await io.drain()
         assert result.complete
         assert (result.unread, result.abandoned) == (6, 6)
@@ -591,19 +592,19 @@ async def test_abandoned_bytes_are_reported(tmp_path: Path) -> None:
 async def test_client_that_comes_back_while_closing(tmp_path: Path) -> None:
     """aclose() keeps a FIFO alive for a moment, so a client that comes back misses nothing."""
     path = make_fifo(tmp_path)
-    client = Client(path)
+    client = FakeClient(path).attach()
     io = await create_io(Stdio(stdout=path))
     events = io.events()
     await io.spawn(["echo", "hello"])
     await until(lambda: client.unread == 6)
-    client.close()
+    client.detach()
     await io.drain()
     async with anyio.create_task_group() as group:
         group.start_soon(io.aclose)
         await anyio.sleep(0.05)
-        client = Client(path)
+        client = FakeClient(path).attach()
     assert await client.read_all() == b"hello\n"
-    client.close()
+    client.detach()
     assert [event async for event in events] == []
 
 
@@ -613,7 +614,7 @@ async def test_client_that_comes_back_while_closing(tmp_path: Path) -> None:
 async def test_stdin_clients_come_and_go(tmp_path: Path) -> None:
     """A client that detaches from stdin is no EOF; another one goes on."""
     path, out = make_fifo(tmp_path, "in"), make_fifo(tmp_path, "out")
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=path, stdout=out)) as io:
             process = await io.spawn(["cat"])
             for text in (b"one\n", b"two\n", b"three\n"):
@@ -647,7 +648,7 @@ async def test_close_stdin_is_a_latch(tmp_path: Path, moment: str) -> None:
 async def test_close_stdin_delivers_what_was_written_before(tmp_path: Path) -> None:
     """The latch, set before the FIFO is open, lets a client finish that was there first."""
     path, out = make_fifo(tmp_path, "in"), make_fifo(tmp_path, "out")
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=path, stdout=out)) as io:
             io.close_stdin()
             reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -689,7 +690,7 @@ async def test_two_streams_of_one_fifo_are_no_clients_of_each_other(
 ) -> None:
     """With stdout and stderr in one FIFO, what dies unread is told once, and held a moment."""
     path = make_fifo(tmp_path)
-    with Client(path):
+    with FakeClient(path):
         io = await create_io(Stdio(stdout=scheme + path, stderr=f"fifo://{path}"))
         await io.spawn(["sh", "-c", "echo out; echo err >&2"])
     events = io.events()
@@ -699,18 +700,18 @@ async def test_two_streams_of_one_fifo_are_no_clients_of_each_other(
     assert result.stdout.attached is False
     async with anyio.create_task_group() as group:
         group.start_soon(io.aclose)
-        with Client(path) as late:  # within the moment that aclose() waits
+        with FakeClient(path) as late:  # within the moment that aclose() waits
             while late.unread < 8:
                 await anyio.sleep(0)
             # Two pumps: either may come first.
-            assert set(os.read(late.fd, 100).splitlines()) == {b"out", b"err"}
+            assert set(os.read(late.fileno(), 100).splitlines()) == {b"out", b"err"}
     assert [event async for event in events if isinstance(event, BytesAbandoned)] == []
 
 
 async def test_what_two_streams_leave_in_one_fifo_is_told_once(tmp_path: Path) -> None:
     """Nobody comes for what two streams have left in one FIFO: one event, all bytes."""
     path = make_fifo(tmp_path)
-    with Client(path):
+    with FakeClient(path):
         io = await create_io(f"fifo://{path}")
         await io.spawn(["sh", "-c", "echo out; echo err >&2"])
     events = io.events()
@@ -724,14 +725,14 @@ async def test_a_shared_fifo_grows_for_either_stream(tmp_path: Path, stream: int
     """Of two streams in one FIFO whichever is fast makes it larger, and gives that back."""
     path = make_fifo(tmp_path)
     program = f"head -c 64M /dev/zero >&{stream}; echo quiet >&{3 - stream}; read end"
-    with Client(path) as client:
+    with FakeClient(path) as client:
         async with await create_io(Stdio(stdout=path, stderr=path), stdin_stream=True) as io:
             await io.spawn(["sh", "-c", program])
             left = Poller.current().pipes.left
             assert len(await client.read((64 << 20) + 6)) == (64 << 20) + 6
-            assert _sys.pipe_size(client.fd) == 1 << 20
+            assert _sys.pipe_size(client.fileno()) == 1 << 20
             io.close_stdin()
             assert (await io.drain()).complete
             assert await client.read_all() == b""
-            assert _sys.pipe_size(client.fd) == 1 << 16
+            assert _sys.pipe_size(client.fileno()) == 1 << 16
             assert Poller.current().pipes.left == left

@@ -11,9 +11,10 @@ import anyio
 import pytest
 
 from pyshimio import BytesAbandoned, DrainResult, SinkFailed, Stdio, create_io
+from pyshimio.testing import FakeClient
 from pyshimio.testing.faults import fail_syscall
 from support.children import GUARD
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 from support.loggers import shell_logger, uri_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ async def test_client_leaves_under_the_close(tmp_path: Path) -> None:
     go = tmp_path / "go"
     uri = uri_of(shell_logger(tmp_path, LATE), ("go", str(go)))
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         io = await create_io(Stdio(stdout=path, stderr=uri), id="x", namespace="x")
         events = io.events()
         with anyio.fail_after(GUARD):
@@ -78,8 +79,8 @@ async def test_client_leaves_under_the_close(tmp_path: Path) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(io.aclose)
                 await anyio.wait_all_tasks_blocked()
-                assert len(os.read(client.fd, 10)) == 10
-                client.close()
+                assert len(os.read(client.fileno(), 10)) == 10
+                client.detach()
                 go.touch()
     abandoned = [event async for event in events if isinstance(event, BytesAbandoned)]
     assert abandoned == [BytesAbandoned("stdout", 40)]

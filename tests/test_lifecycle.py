@@ -1,12 +1,10 @@
-"""The steps of an IO's life: in order, out of order, cut short."""
+"""An IO's life out of order and cut short, where that is not for every IO (test_conformance.py)."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
-from subprocess import DEVNULL
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,8 +18,9 @@ from pyshimio.errors import (
     InvalidOptionError,
     IOStateError,
 )
+from pyshimio.testing import FakeClient
 from support.children import GUARD, cancelled, exists, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,45 +78,12 @@ async def test_spawn_twice(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"alive\n"
 
 
-async def test_set_after_the_start() -> None:
-    """set() after close_after_start() says what was done in the wrong order."""
-    with PipeIOClosing() as io, Command(["true"]) as command:
-        io.close_after_start()
-        io.close_after_start()
-        with pytest.raises(IOStateError, match="before that"):
-            io.set(command)
-
-
-async def test_everything_after_close(tmp_path: Path) -> None:
-    """Every step after close() is refused with the same typed error."""
+async def test_nothing_is_attached_after_close(tmp_path: Path) -> None:
+    """As every other step of a closed IO (:func:`~pyshimio.testing.conformance.check_io`)."""
     io = FileIO(tmp_path / "log")
     io.close()
-    with Command(["true"]) as command:
-        with pytest.raises(IOStateError, match="closed"):
-            io.set(command)
-    with pytest.raises(IOStateError, match="closed"):
-        await io.copy()
-    with pytest.raises(IOStateError, match="closed"):
-        await io.spawn(["true"])
-    with pytest.raises(IOStateError, match="closed"):
-        io.child_fds()
     with pytest.raises(IOStateError, match="closed"):
         io.attach("stdout", NullSink(count=False))
-    io.close_stdin()
-    io.close_after_start()
-    io.close()
-    await io.aclose()
-
-
-class PipeIOClosing:
-    """A PipeIO that is closed without waiting."""
-
-    def __enter__(self) -> PipeIO:
-        self._io = PipeIO()
-        return self._io
-
-    def __exit__(self, *_: object) -> None:
-        self._io.close()
 
 
 async def test_bad_arguments_change_nothing(tmp_path: Path) -> None:
@@ -131,36 +97,7 @@ async def test_bad_arguments_change_nothing(tmp_path: Path) -> None:
         NullIO(on_exit="never")  # type: ignore[arg-type]
 
 
-async def test_child_fds_suit_subprocess() -> None:
-    """child_fds() has a descriptor for each stream, DEVNULL for those that there are not."""
-    async with PipeIO(stderr=False) as io:
-        fds = io.child_fds()
-        assert fds[2] == DEVNULL
-        assert all(os.fstat(fds[number]) for number in (0, 1))
-        await anyio.run_process(["echo", "x"], stdout=fds[1])
-        io.close_after_start()
-        assert io.stdout is not None
-        assert await io.stdout.receive() == b"x\n"
-
-
 # -- closing ----------------------------------------------------------------------------
-
-
-async def test_close_before_anything(tmp_path: Path) -> None:
-    """An IO that was never used closes at once, and twice."""
-    for io in (PipeIO(), NullIO(), FileIO(tmp_path / "log")):
-        with anyio.fail_after(GUARD):
-            await io.aclose()
-            await io.aclose()
-        assert "closed" in repr(io)
-
-
-async def test_aclose_ends_a_child_that_listens() -> None:
-    """A live child gets SIGTERM when its IO is closed, and is reaped."""
-    async with PipeIO() as io:
-        process = await io.spawn(["sleep", "100"])
-    assert process.status == 128 + signal.SIGTERM
-    assert not exists(process.pid)
 
 
 async def test_aclose_kills_after_the_grace() -> None:
@@ -204,17 +141,6 @@ async def test_cancelled_aclose_gives_no_grace(how: CancelKind) -> None:
     assert "closed" in repr(io)
 
 
-async def test_close_is_immediate_and_the_zombie_is_reaped() -> None:
-    """close() waits for nothing; the killed child is reaped by the loop."""
-    io = PipeIO()
-    process = await io.spawn([sys.executable, "-c", STUBBORN])
-    io.close()
-    io.close()
-    with anyio.fail_after(GUARD):
-        assert await process.wait() == 128 + signal.SIGKILL
-    await io.aclose()
-
-
 async def test_two_tasks_close(tmp_path: Path) -> None:
     """Two tasks may close one IO at the same time."""
     io = FileIO(tmp_path / "log")
@@ -250,7 +176,7 @@ async def test_close_during_copy_ends_the_wait(tmp_path: Path) -> None:
 async def test_close_with_output_on_its_way(tmp_path: Path) -> None:
     """close() in mid-stream gives every descriptor back, whoever still writes and reads."""
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         io = await create_io(Stdio(stdout=path))
         process = await io.spawn(["yes"])
         await until(lambda: client.unread >= 65536)
@@ -275,7 +201,7 @@ def test_close_after_the_loop_has_ended(tmp_path: Path, backend: str, drained: b
         if drained:
             await io.drain(policy="exited", sink_timeout=0.1)
 
-    with Client(path):
+    with FakeClient(path):
         anyio.run(main, backend=backend)
         kept[0].close()
 
@@ -323,7 +249,7 @@ async def test_poller_that_cannot_be_opened(
 ) -> None:
     """When the pumps cannot begin, the child is killed and reaped and all is given back."""
     path = make_fifo(tmp_path)
-    with Client(path):
+    with FakeClient(path):
         io = await create_io(Stdio(stdout=path))
 
         def refuse(*_: object) -> None:

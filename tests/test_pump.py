@@ -23,8 +23,9 @@ from pyshimio._pipesize import Growth, PipeBudget
 from pyshimio._poller import Poller
 from pyshimio._sink import DescriptorSink, NullSink, PipeSink
 from pyshimio.io._outlet import SinkOutlet
+from pyshimio.testing import FakeClient
 from support.children import GUARD, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 from support.pump import Scene
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ async def test_64_mib_through_a_fifo(tmp_path: Path) -> None:
         "os.write(2, b'%d' % crc)"
     )
     crc = got = 0
-    with Client(path) as client:
+    with FakeClient(path) as client:
         async with await create_io(Stdio(stdout=path)) as io, PipeIO(stdin=False) as side:
             command = Command([sys.executable, "-c", program])
             side.set(command)
@@ -337,7 +338,7 @@ async def test_echo_beside_eight_floods(tmp_path: Path) -> None:
     try:
         for io in ios:
             await io.spawn(["yes"])
-        with Client(out) as client:
+        with FakeClient(out) as client:
             async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
                 await io.spawn(["cat"])
                 writer = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
@@ -362,7 +363,7 @@ async def test_round_trip_of_stdin(tmp_path: Path) -> None:
     """Bytes go from a client through stdin's FIFO, ``cat`` and stdout's FIFO to another client."""
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
     data = os.urandom(3_000_000)
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
             process = await io.spawn(["cat"])
             writer = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
@@ -395,7 +396,7 @@ async def test_round_trip_of_stdin(tmp_path: Path) -> None:
 async def test_stdin_of_a_child_that_closed_it(tmp_path: Path) -> None:
     """EPIPE on stdin ends that stream with an event, and neither the others nor drain()."""
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
             events = io.events()
             await io.spawn(["sh", "-c", "exec 0<&-; echo closed; read x <&1; echo never"])

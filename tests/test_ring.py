@@ -22,9 +22,9 @@ from pyshimio._ring import RingSink
 from pyshimio._sink import NullSink, PipeSink
 from pyshimio.errors import IOStateError
 from pyshimio.io.fd import BlockingSink
-from pyshimio.testing import Recorder
+from pyshimio.testing import FakeClient, Recorder
 from support.children import GUARD, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -342,7 +342,7 @@ async def test_attach_beside_a_fifo_in_mid_stream(tmp_path: Path) -> None:
     """A tap that comes later gets what comes later, and the stream loses nothing by it."""
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
     reader, sink = pipe_sink()
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
             await io.spawn(["cat"])
             writer = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
@@ -406,7 +406,7 @@ async def test_tap_that_blocks_is_written_by_a_thread(tmp_path: Path) -> None:
     """A tap may be a file: it gets all of the stream before the IO is closed."""
     out = make_fifo(tmp_path)
     copy = tmp_path / "copy"
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdout=out)) as io:
             fd = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
             tap = io.attach("stdout", BlockingSink(OwnedFd(fd)))
@@ -421,7 +421,7 @@ async def test_detach_gives_up_in_time(tmp_path: Path) -> None:
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
     reader, sink = pipe_sink()
     os.write(sink.fileno(), b"z" * 65536)
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
             await io.spawn(["echo", "hello"])
             tap = io.attach("stdout", sink)
@@ -461,7 +461,7 @@ async def test_ring_waits_for_no_client(tmp_path: Path) -> None:
         with anyio.fail_after(GUARD):
             assert await process.wait() == 0
         await until(lambda: io.stats.stdout and io.stats.stdout.bytes_out == 6)
-        with Client(path) as client:
+        with FakeClient(path) as client:
             result = await io.drain()
             assert result.complete
             assert await client.read_all() == b"hello\n"
@@ -476,7 +476,7 @@ async def test_ring_keeps_the_newest(tmp_path: Path) -> None:
         with anyio.fail_after(GUARD):
             assert await process.wait() == 0
         await until(lambda: io.stats.stdout and io.stats.stdout.bytes_in == 400_000)
-        with Client(path) as client:
+        with FakeClient(path) as client:
             got = bytearray()
 
             async def read() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,10 +16,11 @@ from pyshimio import _sys
 from pyshimio._fd import OwnedFd
 from pyshimio._streams import FdReceiveStream, FdSendStream
 from pyshimio.testing._running import running_loop
+from pyshimio.testing.conformance import check_stream
 from support.children import GUARD, CancelKind, cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
 KINDS: list[CancelKind] = ["scope", "native"]
 
@@ -48,6 +49,17 @@ def fill(stream: FdSendStream) -> int:
         return count
 
 
+async def test_a_pipe() -> None:
+    """Everything that anyio has of a stream, and no byte lost on the way."""
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[tuple[FdSendStream, FdReceiveStream]]:
+        with pipe() as pair:
+            yield pair
+
+    await check_stream(make)
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 async def test_round_trip(kind: Callable[[bytes], Any]) -> None:
     """What is sent, in whatever kind of buffer, is received as bytes."""
@@ -68,15 +80,6 @@ async def test_memoryview_of_wider_items() -> None:
         assert await receiver.receive() == b"12345678"
 
 
-async def test_send_nothing() -> None:
-    """An empty item is sent at once and not seen by the receiver."""
-    with pipe() as (sender, receiver):
-        await sender.send(b"")
-        await sender.send(b"x")
-
-        assert await receiver.receive() == b"x"
-
-
 async def test_send_what_is_no_buffer() -> None:
     """A str is a TypeError, and the stream can be used afterwards."""
     with pipe() as (sender, receiver):
@@ -85,16 +88,6 @@ async def test_send_what_is_no_buffer() -> None:
 
         await sender.send(b"x")
         assert await receiver.receive() == b"x"
-
-
-async def test_max_bytes() -> None:
-    """No more is received than was asked for; the rest comes next."""
-    with pipe() as (sender, receiver):
-        await sender.send(b"hello")
-
-        assert await receiver.receive(2) == b"he"
-        assert await receiver.receive(1) == b"l"
-        assert await receiver.receive(100) == b"lo"
 
 
 @pytest.mark.parametrize("value", [0, -1, -65536])
@@ -117,52 +110,6 @@ async def test_max_bytes_is_a_number(value: Any) -> None:
             await receiver.receive(value)
 
         assert await receiver.receive() == b"x"
-
-
-async def test_more_than_a_pipe_holds() -> None:
-    """A send that does not fit waits for the receiver and goes on; nothing is lost."""
-    data = os.urandom(1 << 20)
-    got = bytearray()
-    with pipe() as (sender, receiver):
-
-        async def send() -> None:
-            await sender.send(data)
-            sender.close()
-
-        with anyio.fail_after(GUARD):
-            async with anyio.create_task_group() as group:
-                group.start_soon(send)
-                async for chunk in receiver:
-                    got += chunk
-
-    assert got == data
-
-
-async def test_end_is_sticky() -> None:
-    """Behind the last byte there is the end, and it stays."""
-    with pipe() as (sender, receiver):
-        await sender.send(b"last")
-        await sender.aclose()
-
-        assert await receiver.receive() == b"last"
-        for _ in range(3):
-            with pytest.raises(EndOfStream):
-                await receiver.receive()
-
-
-async def test_waiting_receiver_sees_the_end() -> None:
-    """A receiver that waits when the last sender goes is told."""
-    with pipe() as (sender, receiver):
-
-        async def receive() -> None:
-            with pytest.raises(EndOfStream):
-                await receiver.receive()
-
-        with anyio.fail_after(GUARD):
-            async with anyio.create_task_group() as group:
-                group.start_soon(receive)
-                await anyio.wait_all_tasks_blocked()
-                sender.close()
 
 
 async def test_nobody_reads() -> None:
@@ -218,77 +165,6 @@ async def test_hung_up_terminal() -> None:
     screen.close()
 
 
-async def test_two_receivers() -> None:
-    """The second task is told that the stream is busy; the first gets the bytes."""
-    with pipe() as (sender, receiver):
-        got: list[bytes] = []
-
-        async def receive() -> None:
-            got.append(await receiver.receive())
-
-        with anyio.fail_after(GUARD):
-            async with anyio.create_task_group() as group:
-                group.start_soon(receive)
-                await anyio.wait_all_tasks_blocked()
-                with pytest.raises(BusyResourceError):
-                    await receiver.receive()
-                await sender.send(b"first")
-
-        assert got == [b"first"]
-
-
-async def test_two_senders() -> None:
-    """Two sends would mix: the second task is told that the stream is busy."""
-    with pipe() as (sender, receiver):
-        filled = fill(sender)
-
-        async def send() -> None:
-            await sender.send(b"end")
-
-        with anyio.fail_after(GUARD):
-            async with anyio.create_task_group() as group:
-                group.start_soon(send)
-                await anyio.wait_all_tasks_blocked()
-                with pytest.raises(BusyResourceError):
-                    await sender.send(b"other")
-                got = b""
-                while len(got) < filled + 3:
-                    got += await receiver.receive()
-
-        assert got == b"x" * filled + b"end"
-
-
-async def test_close_wakes_the_receiver() -> None:
-    """A task that waits for bytes when the stream is closed is told so."""
-    with pipe() as (_, receiver):
-
-        async def receive() -> None:
-            with pytest.raises(ClosedResourceError):
-                await receiver.receive()
-
-        with anyio.fail_after(GUARD):
-            async with anyio.create_task_group() as group:
-                group.start_soon(receive)
-                await anyio.wait_all_tasks_blocked()
-                await receiver.aclose()
-
-
-async def test_close_wakes_the_sender() -> None:
-    """A task that waits for room when the stream is closed is told so."""
-    with pipe() as (sender, _):
-        fill(sender)
-
-        async def send() -> None:
-            with pytest.raises(ClosedResourceError):
-                await sender.send(b"x")
-
-        with anyio.fail_after(GUARD):
-            async with anyio.create_task_group() as group:
-                group.start_soon(send)
-                await anyio.wait_all_tasks_blocked()
-                sender.close()
-
-
 async def test_used_after_close() -> None:
     """Closing twice is fine; using a closed stream is not."""
     with pipe() as (sender, receiver):
@@ -328,22 +204,6 @@ async def test_cancelled_send(kind: CancelKind) -> None:
         async for chunk in receiver:
             got += chunk
         assert got == data[:size]
-
-
-async def test_cancelled_before() -> None:
-    """In a cancelled scope nothing is received and nothing sent, though it could be."""
-    with pipe() as (sender, receiver):
-        await sender.send(b"kept")
-        for call in (receiver.receive, lambda: sender.send(b"never")):
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await call()
-            assert scope.cancelled_caught
-
-        assert await receiver.receive() == b"kept"
-        sender.close()
-        with pytest.raises(EndOfStream):
-            await receiver.receive()
 
 
 async def test_no_cancellation_behind_the_read() -> None:

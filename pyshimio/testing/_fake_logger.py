@@ -119,6 +119,11 @@ class FakeLogger:
         return self._all("stdout")
 
     @property
+    def parts(self) -> list[bytes]:
+        """What each start got on descriptor 3."""
+        return [_content(os.path.join(start, "stdout")) for start in self._names()]
+
+    @property
     def stderr(self) -> bytes:
         """What it got on descriptor 4, of all starts."""
         return self._all("stderr")

@@ -15,8 +15,9 @@ import pytest
 
 from pyshimio import Command, FileIO, PipeIO, SinkFailed, Stdio, create_io
 from pyshimio.errors import ChildReapedElsewhereError
+from pyshimio.testing import FakeClient
 from support.children import GUARD, exists, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ async def test_stdout_closed_early(tmp_path: Path) -> None:
     """A child that closes stdout and goes on ends that stream alone, there and then."""
     out, err, go = (make_fifo(tmp_path, name) for name in ("out", "err", "go"))
     program = f"echo out; exec >&-; read x < {go}; echo err >&2; exit 3"
-    with Client(out) as stdout, Client(err) as stderr:
+    with FakeClient(out) as stdout, FakeClient(err) as stderr:
         async with await create_io(Stdio(stdout=out, stderr=err)) as io:
             process = await io.spawn(["sh", "-c", program])
             assert await stdout.read_all() == b"out\n"
@@ -53,7 +54,7 @@ async def test_gone_before_copy(tmp_path: Path, kind: str, size: int) -> None:
     data = os.urandom(size)
     (tmp_path / "data").write_bytes(data)
     path = make_fifo(tmp_path)
-    with Client(path) as client:
+    with FakeClient(path) as client:
         stdout = path if kind == "fifo" else f"file://{tmp_path}/log"
         async with await create_io(Stdio(stdout=stdout)) as io:
             command = Command(["cat", str(tmp_path / "data")])
@@ -74,7 +75,7 @@ async def test_gone_before_copy(tmp_path: Path, kind: str, size: int) -> None:
 async def test_gone_before_copy_with_stdin(tmp_path: Path) -> None:
     """The same with a stdin that its client still fills: the client gets EPIPE, nobody waits."""
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
             command = Command(["echo", "bye"])
             io.set(command)
@@ -102,7 +103,7 @@ async def test_stdin_that_nobody_reads(tmp_path: Path, end: str) -> None:
     """
     out, stdin, go = (make_fifo(tmp_path, name) for name in ("out", "in", "go"))
     program = f"echo begin; read x < {go}; exec <&-; echo end; exec sleep 100"
-    with Client(out) as client:
+    with FakeClient(out) as client:
         async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
             events = io.events()
             process = await io.spawn(["sh", "-c", program])

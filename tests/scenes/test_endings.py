@@ -16,9 +16,10 @@ import pytest
 
 from pyshimio import FileIO, PipeIO, Stdio, create_io
 from pyshimio._poller import Poller
+from pyshimio.testing import FakeClient
 from pyshimio.testing._leaks import Snapshot
 from support.children import GUARD, exists, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 from support.loops import LOOPS
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ async def make(how: str, directory: Path) -> BaseIO:
 @HOWS
 async def test_close_before_the_start(tmp_path: Path, how: str) -> None:
     """An IO that was never started closes at once, as often as one likes, by either name."""
-    with Client(make_fifo(tmp_path)):
+    with FakeClient(make_fifo(tmp_path)):
         io = await make(how, tmp_path)
         with anyio.fail_after(GUARD):
             for _ in range(3):
@@ -61,7 +62,7 @@ async def test_close_before_the_start(tmp_path: Path, how: str) -> None:
 @HOWS
 async def test_closed_by_two_tasks_during_copy(tmp_path: Path, how: str) -> None:
     """Two tasks that close an IO in mid-stream both return, its child is reaped, all is told."""
-    with Client(make_fifo(tmp_path)) as client:
+    with FakeClient(make_fifo(tmp_path)) as client:
         io = await make(how, tmp_path)
         process = await io.spawn(["yes"])
         got = bytearray()
@@ -113,7 +114,7 @@ async def test_forgotten_in_a_running_loop(tmp_path: Path, how: str) -> None:
 
     What nobody closed is closed when it is collected, with a ResourceWarning for each.
     """
-    with Client(make_fifo(tmp_path)) as client:
+    with FakeClient(make_fifo(tmp_path)) as client:
         before = Snapshot.take()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -163,7 +164,7 @@ def test_loop_that_ends_first(tmp_path: Path, loop: str, how: str, end: str) -> 
             while not ((stats := owners[0].io.stats.stdout) and stats.bytes_out):
                 await anyio.sleep(0.001)
 
-    with Client(make_fifo(tmp_path)):
+    with FakeClient(make_fifo(tmp_path)):
         before = Snapshot.take()
         run(loop, main)
         with warnings.catch_warnings(record=True) as caught:
@@ -226,7 +227,7 @@ def test_two_loops_at_once(tmp_path: Path, loop: str, second: str) -> None:
         async def main() -> None:
             await anyio.to_thread.run_sync(both.wait)
             for _ in range(5):
-                with Client(path) as client:
+                with FakeClient(path) as client:
                     destinations = Stdio(stdout=path, stderr=f"file://{where}/log")
                     async with await create_io(destinations) as io:
                         await io.spawn(["sh", "-c", f"cat {where}/data; cat {where}/data >&2"])

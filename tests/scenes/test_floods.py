@@ -13,8 +13,9 @@ import pytest
 
 from pyshimio import Command, FileIO, PipeIO, Stdio, create_io
 from pyshimio._poller import Poller
+from pyshimio.testing import FakeClient
 from support.children import GUARD, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ async def test_echo_beside_eight_floods_gets_its_turn(
             directory = tmp_path / str(number)
             directory.mkdir()
             await flood(kind, directory, stack)
-        client = stack.enter_context(Client(out))
+        client = stack.enter_context(FakeClient(out))
         io = await stack.enter_async_context(await create_io(Stdio(stdin=stdin, stdout=out)))
         await io.spawn(["cat"])
         writer = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
@@ -130,13 +131,13 @@ def numbers(count: int) -> bytes:
     ).stdout
 
 
-async def background(directory: Path, kind: str, program: str) -> tuple[BaseIO, Client | None]:
+async def background(directory: Path, kind: str, program: str) -> tuple[BaseIO, FakeClient | None]:
     """A shell that leaves *program* behind in the background, and has exited by now."""
     client = None
     io: BaseIO
     if kind == "fifo":
         path = make_fifo(directory)
-        client = Client(path)
+        client = FakeClient(path).attach()
         io = await create_io(Stdio(stdout=path))
     else:
         io = FileIO(directory / "log")
@@ -168,7 +169,7 @@ async def test_background_flood_ends_as_the_policy_says(
     io, client = await background(tmp_path, kind, "seq 10001 inf 2>/dev/null")
     got = bytearray()
 
-    async def read(reader: Client) -> None:
+    async def read(reader: FakeClient) -> None:
         got.extend(await reader.read_all())
 
     async with anyio.create_task_group() as group:
@@ -194,7 +195,7 @@ async def test_background_flood_ends_as_the_policy_says(
     assert stats.bytes_in == stats.bytes_out + stats.dropped
     data = (tmp_path / "log").read_bytes() if client is None else bytes(got)
     if client is not None:
-        client.close()
+        client.detach()
     assert len(data) == stats.bytes_out
     assert data == numbers(len(data))
     assert result.stdout is not None
@@ -237,7 +238,7 @@ async def test_background_holder_ends_as_the_policy_says(
         data = await client.read(len(expected))
         await io.aclose()
         assert await client.read_all() == b""
-        client.close()
+        client.detach()
     assert data == expected
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from pyshimio import ConsoleSocket, FileIO, PipeIO, Process, Stdio, create_io
 from pyshimio._fd import OwnedFd
+from pyshimio.testing import FakeClient
 from support.children import GUARD, exists
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,7 +32,7 @@ ROUNDS = 20
 class Scene:
     """A quiet echo through two FIFOs, a busy stream through a third, and a log file."""
 
-    def __init__(self, ios: list[BaseIO], writer: int, echo: Client, busy: Client) -> None:
+    def __init__(self, ios: list[BaseIO], writer: int, echo: FakeClient, busy: FakeClient) -> None:
         self.ios = ios
         self.writer = writer
         self.echo = echo
@@ -60,7 +61,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
     (directory / "block").write_bytes(BLOCK)
     log = directory / "log"
     forever = f"while cat {directory}/block; do :; done"
-    with Client(out) as echo, Client(busy) as reader:
+    with FakeClient(out) as echo, FakeClient(busy) as reader:
         async with (
             await create_io(Stdio(stdin=stdin, stdout=out)) as first,
             await create_io(Stdio(stdout=busy), grace=0) as second,

@@ -12,15 +12,16 @@ import pytest
 
 from pyshimio import BinaryIO, LoggerExited, LoggerRespawned
 from pyshimio.errors import LoggerTimeoutError, StreamFailedError
+from pyshimio.testing import FakeLogger
 from support.children import GUARD, exists, until
-from support.loggers import MORTAL, python_logger, shell_logger, uri_of
+from support.loggers import python_logger, shell_logger, uri_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pyshimio import DrainResult, IOEvent
 
-READ = 4096
+READ = 65536
 """What a logger of these scenes reads at once."""
 KILLS = 4
 BLOCK = 200_000
@@ -37,12 +38,6 @@ def numbered(first: int, count: int) -> bytes:
     return b"".join(b"%07d\n" % number for number in range(first, first + count // 8))
 
 
-def parts(directory: Path) -> list[bytes]:
-    """What each logger wrote, in their order."""
-    names = sorted((path.name for path in directory.iterdir() if path.name.isdigit()), key=int)
-    return [(directory / name).read_bytes() for name in names]
-
-
 def gaps(output: bytes, found: list[bytes]) -> list[int]:
     """How far each part is from the one before; none may repeat a byte or leave out a piece."""
     result, end = [], 0
@@ -57,8 +52,8 @@ def gaps(output: bytes, found: list[bytes]) -> list[int]:
     return result
 
 
-def _wrote(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+def _has_started(logger: FakeLogger, times: int) -> bool:
+    return logger.starts == times
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -72,18 +67,18 @@ async def test_killed_in_mid_stream_with_respawn(tmp_path: Path, handover: bool)
     The files of all loggers, put together, are the output: nothing twice, and at each death
     at most one read's worth missing.
     """
-    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(1 << 40)))
+    logger = FakeLogger.make(tmp_path / "logger")
     output = numbered(0, BLOCK * (KILLS + 1))
-    async with await start(uri, on_death="respawn", stdin=True, handover=handover) as io:
+    async with await start(logger.uri(), on_death="respawn", stdin=True, handover=handover) as io:
         assert io.stdin is not None
         process = await io.spawn(["cat"])
         for number in range(KILLS):
             await io.stdin.send(output[number * BLOCK : (number + 1) * BLOCK])
             # It has begun to read, and there is more than it can have read.
-            await until(partial(_wrote, tmp_path / str(number)))
+            await until(lambda: logger.parts[-1:] not in ([], [b""]))
             victim = io.logger_pid
             os.kill(victim, signal.SIGKILL)
-            await until((tmp_path / str(number + 1)).exists)
+            await until(partial(_has_started, logger, number + 2))
         await io.stdin.send(output[KILLS * BLOCK :])
         io.close_stdin()
         with anyio.fail_after(GUARD):
@@ -91,7 +86,7 @@ async def test_killed_in_mid_stream_with_respawn(tmp_path: Path, handover: bool)
             result = await io.drain()
         assert result.logger_status == 0
         assert result.complete
-    found = parts(tmp_path)
+    found = logger.parts
     assert len(found) == KILLS + 1
     missing = gaps(output, found)
     assert missing[0] == missing[-1] == 0
@@ -100,13 +95,13 @@ async def test_killed_in_mid_stream_with_respawn(tmp_path: Path, handover: bool)
 
 async def test_killed_in_mid_stream_with_drain(tmp_path: Path) -> None:
     """The child runs to its end; what the logger got and what counts as dropped is the output."""
-    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(1 << 40)))
+    logger = FakeLogger.make(tmp_path / "logger")
     output = numbered(0, 2 * BLOCK)
-    async with await start(uri, on_death="drain", stdin=True) as io:
+    async with await start(logger.uri(), on_death="drain", stdin=True) as io:
         assert io.stdin is not None
         process = await io.spawn(["cat"])
         await io.stdin.send(output[:BLOCK])
-        await until(lambda: any(parts(tmp_path)))
+        await until(lambda: any(logger.parts))
         os.kill(io.logger_pid, signal.SIGKILL)
         await io.stdin.send(output[BLOCK:])
         io.close_stdin()
@@ -118,7 +113,7 @@ async def test_killed_in_mid_stream_with_drain(tmp_path: Path) -> None:
     assert result.stdout is not None
     assert result.logger_status == 128 + signal.SIGKILL
     assert not result.complete
-    (taken,) = parts(tmp_path)
+    (taken,) = logger.parts
     assert output.startswith(taken)
     assert stats.bytes_in == stats.bytes_out + stats.dropped == len(output)
     # What a killed logger had read and not written only it could know.
@@ -128,10 +123,10 @@ async def test_killed_in_mid_stream_with_drain(tmp_path: Path) -> None:
 
 async def test_killed_in_mid_stream_with_epipe(tmp_path: Path) -> None:
     """The child gets SIGPIPE at once, and drain() raises; what was written is a beginning."""
-    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(1 << 40)))
-    async with await start(uri) as io:
+    logger = FakeLogger.make(tmp_path / "logger")
+    async with await start(logger.uri()) as io:
         process = await io.spawn(["seq", "-f", "%07.0f", "0", "9999999"])
-        await until(lambda: any(parts(tmp_path)))
+        await until(lambda: any(logger.parts))
         os.kill(io.logger_pid, signal.SIGKILL)
         with anyio.fail_after(GUARD):
             assert await process.wait() == 128 + signal.SIGPIPE
@@ -139,7 +134,7 @@ async def test_killed_in_mid_stream_with_epipe(tmp_path: Path) -> None:
                 await io.drain()
         stats = io.stats.stdout
     assert stats is not None
-    (taken,) = parts(tmp_path)
+    (taken,) = logger.parts
     assert numbered(0, len(taken) + 8).startswith(taken)
     assert stats.bytes_in == stats.bytes_out + stats.dropped
 
@@ -147,12 +142,12 @@ async def test_killed_in_mid_stream_with_epipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("policy", ["respawn", "drain"])
 async def test_killed_while_a_background_child_holds_its_pipe(tmp_path: Path, policy: str) -> None:
     """A logger that dies after the child's exit is missed as long as anybody can still write."""
-    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(1 << 40)))
+    logger = FakeLogger.make(tmp_path / "logger")
     late = tmp_path / "late"
     script = (
         f"(while ! [ -e {late} ]; do sleep 0.01; done; echo late; echo $? >{late}) & echo early"
     )
-    async with await start(uri, on_death=policy, handover=True) as io:
+    async with await start(logger.uri(), on_death=policy, handover=True) as io:
         process = await io.spawn(["sh", "-c", script])
         with anyio.fail_after(GUARD):
             assert await process.wait() == 0
@@ -163,20 +158,20 @@ async def test_killed_while_a_background_child_holds_its_pipe(tmp_path: Path, po
 
         async with anyio.create_task_group() as group:
             group.start_soon(drain)
-            await until(partial(_wrote, tmp_path / "0"))
+            await until(lambda: logger.stdout)
             await anyio.wait_all_tasks_blocked()  # the drain has nothing more to wait for
             os.kill(io.logger_pid, signal.SIGKILL)
             if policy == "respawn":
-                await until((tmp_path / "1").exists)
+                await until(lambda: logger.starts == 2)
             else:
                 await until(lambda: io.stats.stdout is not None)
             late.touch()
     (result,) = results
     if policy == "respawn":
-        assert parts(tmp_path) == [b"early\n", b"late\n"]
+        assert logger.parts == [b"early\n", b"late\n"]
         assert result.complete
     else:
-        assert parts(tmp_path) == [b"early\n"]
+        assert logger.parts == [b"early\n"]
         assert result.stdout is not None
         assert (result.stdout.moved, result.stdout.dropped) == (0, 5)
     assert late.read_bytes() == b"0\n"

@@ -22,10 +22,10 @@ from pyshimio import (
     Stdio,
     create_io,
 )
+from pyshimio.testing import FakeClient, FakeLogger
 from pyshimio.testing._leaks import Snapshot
 from support.children import GUARD
-from support.fifos import Client, make_fifo
-from support.loggers import MORTAL, python_logger, uri_of
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -142,10 +142,10 @@ async def test_file(tmp_path: Path) -> None:
 async def test_fifo(tmp_path: Path) -> None:
     """FIFOs in both directions."""
     out, stdin = make_fifo(tmp_path, "out"), make_fifo(tmp_path, "in")
-    with Client(out) as client:
+    with FakeClient(out) as client:
 
         def delivered() -> bytes:
-            return os.read(client.fd, 100)
+            return os.read(client.fileno(), 100)
 
         async def operation() -> None:
             await life(await create_io(Stdio(stdin=stdin, stdout=out)), delivered)
@@ -156,15 +156,14 @@ async def test_fifo(tmp_path: Path) -> None:
 @pytest.mark.parametrize("handover", [False, True])
 async def test_logger(tmp_path: Path, handover: bool) -> None:
     """A logger: made ready, fed, ended and reaped."""
-    uri = uri_of(python_logger(tmp_path, MORTAL), ("dir", str(tmp_path)), ("life", str(1 << 40)))
+    logger = FakeLogger.make(tmp_path / "logger")
 
     def delivered() -> bytes:
-        return (tmp_path / "0").read_bytes()
+        return logger.parts[-1]
 
     async def operation() -> None:
-        (tmp_path / "0").unlink(missing_ok=True)
         io = await BinaryIO.start(
-            uri, id="c1", namespace="ns1", streams=("stdout",), handover=handover
+            logger.uri(), id="c1", namespace="ns1", streams=("stdout",), handover=handover
         )
         await life(io, delivered)
 

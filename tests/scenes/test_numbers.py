@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pyshimio import FileIO, PipeIO, Stdio, _sys, create_io
+from pyshimio.testing import FakeClient
 from support.children import GUARD
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,7 @@ async def test_no_stray_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         directory.mkdir()
         out, stdin = make_fifo(directory, "out"), make_fifo(directory, "in")
         for turn in range(ROUNDS):
-            with Client(out) as client:
+            with FakeClient(out) as client:
                 async with await create_io(Stdio(stdin=stdin, stdout=out)) as io:
                     await io.spawn(["cat"])
                     writer = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)

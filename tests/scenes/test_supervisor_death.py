@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyshimio import _sys
+from pyshimio.testing import FakeLogger
 from support.children import GUARD
 from support.fifos import make_fifo
-from support.loggers import MORTAL, python_logger, uri_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,10 +121,9 @@ class Scene:
         self.orders = os.open(make_fifo(where, "orders"), os.O_RDWR)
         logger = ""
         if kind in {"relay", "handover"}:
-            # It lives for ever, and writes what it read before it reads on.
-            args = ("dir", str(where)), ("life", str(1 << 40))
-            logger = uri_of(python_logger(where, MORTAL), *args)
-        self.out = where / ("0" if logger else "out")
+            # It writes what it read before it reads on.
+            logger = FakeLogger.make(where / "logger").uri()
+        self.out = where / ("logger/start-1/stdout" if logger else "out")
         child = [
             *(sys.executable, "-I", "-S", "-c", CHILD, str(where)),
             "stubborn" if stubborn else "plain",

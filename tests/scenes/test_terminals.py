@@ -25,8 +25,9 @@ from pyshimio import (
     _sys,
 )
 from pyshimio.errors import ConsoleTimeoutError
+from pyshimio.testing import FakeClient
 from support.children import GUARD, exists, until
-from support.fifos import Client, make_fifo
+from support.fifos import make_fifo
 from support.terminals import connect, send
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ async def test_consoles_that_get_each_others_numbers(tmp_path: Path, task: str) 
     """
     numbers = set()
     for turn in range(10):
-        client = Client(make_fifo(tmp_path, f"{turn}"))
+        client = FakeClient(make_fifo(tmp_path, f"{turn}")).attach()
         old, old_slave = Console.open()
         numbers.add(old.fileno())
         copy = await old.copy(Stdio(stdout=f"{tmp_path}/{turn}"))

@@ -24,67 +24,6 @@ def make_fifo(directory: Path, name: str = "fifo") -> str:
     return path
 
 
-class Client:
-    """A reader of a FIFO, as a container's client is one.
-
-    It opens without waiting for a writer.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-    async def read(self, count: int) -> bytes:
-        """Exactly *count* bytes, or fewer when EOF comes first."""
-        data = bytearray()
-        with anyio.fail_after(GUARD):
-            while len(data) < count:
-                try:
-                    chunk = os.read(self.fd, min(1 << 20, count - len(data)))
-                except BlockingIOError:
-                    chunk = None
-                if chunk == b"" and (data or self.hung_up):
-                    break
-                if chunk:
-                    data += chunk
-                else:
-                    # A FIFO that nobody has opened for writing yet is readable at once.
-                    await anyio.sleep(0.001 if chunk == b"" else 0)
-                    if chunk is None:
-                        await anyio.wait_readable(self.fd)
-        return bytes(data)
-
-    async def read_all(self) -> bytes:
-        """Everything up to EOF; a writer must have been there."""
-        return await self.read(1 << 40)
-
-    @property
-    def hung_up(self) -> bool:
-        """Whether there was a writer and there is none now."""
-        return bool(_sys.poll_now(self.fd) & _sys.EPOLLHUP)
-
-    @property
-    def unread(self) -> int:
-        """Bytes that wait in the FIFO."""
-        return _sys.unread(self.fd)
-
-    def close(self) -> None:
-        """Go away."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
 class Shim:
     """The shim's ends of an output FIFO: the one it writes, and the one that keeps it alive."""
 
