@@ -44,6 +44,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(anyio|attrs?|click|trio)(\..*)?"),
     (r"py:.*", r"(Broken|Busy|Closed)ResourceError|EndOfStream|Byte(Receive|Send)Stream"),
     # A private base class has no entry.
-    (r"py:.*", r"pyshimio\.(.+\.)?_.*|BaseIO|Deliver|Fd(Receive|Send)Stream|OwnedFd"),
+    (
+        r"py:.*",
+        r"pyshimio\.(.+\.)?_.*|BaseIO|Deliver|T|AbstractAsyncContextManager|Fd(Receive|Send)Stream|OwnedFd",
+    ),
     (r"py:.*", "|".join(name for name in dir(builtins) if not name.startswith("_"))),
 ]

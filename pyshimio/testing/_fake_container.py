@@ -71,7 +71,7 @@ class FakeContainer:
 
     @property
     def args(self) -> list[str]:
-        """What to start: a program and its arguments."""
+        """The program and its arguments, for whoever starts it."""
         script = json.dumps(self.steps, separators=(",", ":"))
         program = os.path.abspath(_container_program.__file__)
         return [sys.executable, "-I", "-S", program, self.directory or "", script]

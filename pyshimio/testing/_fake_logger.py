@@ -150,7 +150,7 @@ class FakeLogger:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Of the last start: ``args``, ``env``, ``cwd``, ``pid``, ``group`` and ``session``."""
+        """The last start's ``args``, ``env``, ``cwd``, ``pid``, ``group`` and ``session``."""
         found: dict[str, Any] = json.loads(self._last("about.json") or "{}")
         return found
 

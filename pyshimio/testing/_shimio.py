@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import faults
 from ._fake_client import FakeFifos
@@ -25,14 +25,14 @@ __all__ = ("Shimio",)
 class Faults:
     """The functions of :mod:`pyshimio.testing.faults`."""
 
-    cancel_everywhere = staticmethod(faults.cancel_everywhere)
-    clogged = staticmethod(faults.clogged)
-    count_syscalls = staticmethod(faults.count_syscalls)
-    dying_peer = staticmethod(faults.dying_peer)
-    every_failure = staticmethod(faults.every_failure)
-    fail_syscall = staticmethod(faults.fail_syscall)
-    full_disk = staticmethod(faults.full_disk)
-    tiny_pipe = staticmethod(faults.tiny_pipe)
+    cancel_everywhere: Final = staticmethod(faults.cancel_everywhere)
+    clogged: Final = staticmethod(faults.clogged)
+    count_syscalls: Final = staticmethod(faults.count_syscalls)
+    dying_peer: Final = staticmethod(faults.dying_peer)
+    every_failure: Final = staticmethod(faults.every_failure)
+    fail_syscall: Final = staticmethod(faults.fail_syscall)
+    full_disk: Final = staticmethod(faults.full_disk)
+    tiny_pipe: Final = staticmethod(faults.tiny_pipe)
 
 
 class Shimio:
@@ -42,7 +42,7 @@ class Shimio:
         directory: Everything is made in it.
 
     Attributes:
-        faults: What lets something go wrong.
+        faults: The functions of :mod:`pyshimio.testing.faults`.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:

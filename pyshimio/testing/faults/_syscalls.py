@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ("ANY", "Calls", "count_syscalls", "fail_syscall", "replaced")
 
 ANY = "*"
-"""Stands for every name in :data:`FAULTS`, counted together."""
+"""Stands for every name in ``FAULTS``, counted together."""
 
 
 @attrs.define(eq=False)
@@ -68,7 +68,7 @@ def fail_syscall(  # noqa: D417 - three ways to fail share a line
     Calls count from any thread.  Everything is as before when the block is left.
 
     Args:
-        name: The function, or :data:`ANY`.
+        name: The function, or ``ANY``.
         k: Counts from 1.
         error, short, interrupted: See :class:`Fault`.
 

@@ -39,7 +39,7 @@ class Fault:
         error: It fails with this errno, and (but for ``close``) nothing has happened.
         short: It moves one byte.
         interrupted: A signal interrupts it.  True: the signal's handler returns, so CPython
-            repeats the call (:data:`REPEATED`) or raises InterruptedError.  An exception is
+            repeats the call (``REPEATED``) or raises InterruptedError.  An exception is
             what the handler raises; then the call has not happened.
     """
 
