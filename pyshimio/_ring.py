@@ -183,7 +183,11 @@ class RingSink:
         try:
             if (opening := self._opening) is not None:
                 self._opening = None
-                opening()
+                if not self.closed:
+                    opening()
+                if self.closed:  # meanwhile, so what it has opened was not there to be closed
+                    self.sink.close()
+                    return
             while (chunk := self._take()) is not None or self._flush_due():
                 if chunk is not None and not self._pass_on(chunk):
                     self._lane.post(lambda: self._pause(1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ LEFT: list[int] = []
 def left() -> Generator[None]:
     """What is left behind on purpose goes away."""
     yield
-    while LEFT:
-        os.close(LEFT.pop())
+    for fd in set(LEFT):
+        os.close(fd)
+    LEFT.clear()
 
 
 class Forgetful(PipeIO):
@@ -66,20 +68,61 @@ class Hasty(PipeIO):
         return DrainResult()
 
 
-class Obliging(NullIO):
-    """Starts as many children as it is asked to."""
+class Untidy(PipeIO):
+    """Does nothing at the end of its block."""
 
-    async def spawn(self, command: Any) -> Any:
-        """One more."""
-        self._spawned = False
-        return await super().spawn(command)
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing."""
 
 
-class Lenient(PipeIO):
-    """Leaves its children alone."""
+class Impatient(PipeIO):
+    """Does not wait for the exit."""
 
-    def __init__(self) -> None:
-        super().__init__(on_exit="leave")
+    async def drain(self, **options: Any) -> DrainResult:
+        """As if it had come."""
+        exited = options.pop("exited", None)
+        if inspect.iscoroutine(exited):
+            exited.close()
+            return DrainResult()
+        return await super().drain(exited=exited, **options)
+
+
+class Deaf(PipeIO):
+    """Never ends its child's input."""
+
+    def close_stdin(self) -> None:
+        """Not at all."""
+
+
+class Mute(PipeIO):
+    """Does not say what has moved."""
+
+    @property
+    def stats(self) -> Any:
+        """Nothing."""
+        return None
+
+
+class Blunt(PipeIO):
+    """Closes what it had, and who has its numbers since."""
+
+    def close(self) -> None:
+        """Again and again."""
+        fds = [stream._fd.fileno() for stream in self._parents.values() if not stream._fd.closed]
+        self.numbers = getattr(self, "numbers", fds)
+        super().close()
+        for fd in self.numbers:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class Stuck(PipeIO):
+    """Never comes back from its end."""
+
+    async def aclose(self) -> None:
+        """Never."""
+        await super().aclose()
+        await anyio.sleep_forever()
 
 
 class Wordless(NullIO):
@@ -95,14 +138,21 @@ class Wordless(NullIO):
     [
         (Forgetful, "unused: left behind: .*/dev/null"),
         (Generous, "0, 1 and 2, and no others"),
-        (Hasty, "."),
-        (Wordless, "in words that it is closed: <an IO>"),
+        (Hasty, "what it wrote is received|the child's status is the caller's"),
+        (Untidy, "its block|left behind"),
+        (Impatient, r"waits for the exit first"),
+        (Deaf, "close_stdin|hangs"),
+        (Mute, "NoneType|stats"),
+        (Blunt, "closes nothing"),
+        (Stuck, "hangs"),
+        (Wordless, "says whether it is closed: <an IO>"),
         (lambda: 3, "not what is tested"),
     ],
 )
-async def test_ios(make: Any, broken: str) -> None:
+async def test_ios(make: Any, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An IO that leaks, gives too much away, loses what was written or says nothing."""
-    with pytest.raises(AssertionError, match=broken):
+    monkeypatch.setattr("pyshimio.testing.conformance._io.GUARD", 2.0)
+    with pytest.raises((AssertionError, AttributeError), match=broken):
         await check_io(make)
 
 
@@ -270,6 +320,34 @@ class Eager(Good):
             super().__init__(info)
 
 
+class Withholding(Good):
+    """Hands on nothing before its end."""
+
+    def write(self, batch: Batch) -> None:
+        """Into memory."""
+        self.kept = getattr(self, "kept", b"") + batch.as_written
+
+    def flush(self) -> None:
+        """Not yet."""
+
+    def close(self) -> None:
+        """Now."""
+        if self.file is not None:
+            self.file.write(getattr(self, "kept", b""))
+            self.file.flush()
+            self.kept = b""
+        super().close()
+
+
+class Open(Good):
+    """Does not close what it has opened."""
+
+    def close(self) -> None:
+        """Not at all."""
+        if self.file is not None:
+            LEFT.append(self.file._fd)
+
+
 class Late(Good):
     """Is there for tests only, and fails as a logger."""
 
@@ -297,11 +375,14 @@ async def test_a_driver_of_ones_own() -> None:
     await check_driver(Good, options, read=read, keeps_files=True)
 
 
+@pytest.mark.usefixtures("left")
 @pytest.mark.parametrize(
     "driver, broken",
     [
         (Lossy, "line 1 was b'', and is b' '"),
         (Careless, "an option that there is not"),
+        (Withholding, "lines were written, 0 are there|line 0|No such file"),
+        (Open, r"left behind: descriptor \d+ -> .*/log"),
         (Eager, r"nothing is made before open\(\); there is \['log'\]"),
     ],
 )
@@ -328,7 +409,7 @@ class Chatty(FdReceiveStream):
         return await super().receive(max(max_bytes, 100))
 
 
-class Impatient(FdReceiveStream):
+class Cancelled(FdReceiveStream):
     """Can be cancelled when it has read."""
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
@@ -351,7 +432,7 @@ class Partial(FdSendStream):
     "sender, receiver, broken",
     [
         (FdSendStream, Chatty, "no more is received than was asked for"),
-        (FdSendStream, Impatient, "takes nothing: b'.*more' came"),
+        (FdSendStream, Cancelled, "takes nothing: b'.*more' came"),
         (Partial, FdReceiveStream, "all of 1000000 bytes arrive"),
     ],
 )

@@ -25,6 +25,7 @@ from pyshimio.io.fd import BlockingSink
 from pyshimio.testing import FakeClient, Recorder
 from support.children import GUARD, until
 from support.fifos import make_fifo
+from support.threads import pool_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -336,6 +337,41 @@ async def test_attach_opens_what_has_to_be_opened(tmp_path: Path) -> None:
         assert sink.opened_by not in {0, threading.get_ident()}
         assert bytes(sink.data) == (b"" if failure else b"one\n")
         assert tap.dropped == (4 if failure else 0)
+
+
+class Slow(Opened):
+    """A sink that takes its time to open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self.is_open = False
+
+    def open(self) -> None:
+        """When it is told to go on."""
+        super().open()
+        self.begun.set()
+        self.goes_on.wait(GUARD)
+        self.is_open = True
+
+    def close(self) -> None:
+        """What is open."""
+        self.is_open = False
+
+
+async def test_a_sink_that_is_closed_while_it_opens(tmp_path: Path) -> None:
+    """It is closed again when it has opened, so that nothing stays open."""
+    sink = Slow()
+    async with FileIO(tmp_path / "log") as io:
+        tap = io.attach("stdout", sink)
+        await io.spawn(["echo", "one"])
+        await until(sink.begun.is_set)
+        await tap.detach(0.01)
+        sink.goes_on.set()
+        assert (await io.drain()).complete
+    await until(lambda: not pool_threads())
+    assert sink.opened_by
+    assert not sink.is_open
 
 
 async def test_attach_beside_a_fifo_in_mid_stream(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ class SinkOutlet:
         del stream, hub
         lane = self.prepare()
         if lane is not None and self.opening is not None:  # a log driver opens its files
-            await lane.call(self.opening, lambda _: None)
+            # (Who leaves meanwhile has closed what was not open yet.)
+            await lane.call(self.opening, lambda _: self.sink.close())
         return self.sink
 
     @property

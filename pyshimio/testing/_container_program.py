@@ -5,11 +5,13 @@ It is run by itself (``python -I -S``), so it loads nothing but the standard lib
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import sys
 import time
+import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ __all__ = ("UNMET", "numbered")
 UNMET = 70
 """The exit status when an expectation was not met."""
 STREAMS = {"stdout": 1, "stderr": 2}
+STAY = 0.1
 WATCH = 0.002
 """Seconds between two looks at what no descriptor tells."""
 
@@ -41,6 +44,12 @@ class _Actor:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+
+    def begin(self) -> None:
+        """Leave a note for who is to end what is left: the pid, and when it began."""
+        with open("/proc/self/stat", "rb") as file:
+            start = file.read().rpartition(b")")[2].split()[19].decode()
+        self._tell("processes", f"{os.getpid()} {start}")
 
     def play(self, steps: list[list[Any]]) -> None:
         for name, *args in steps:
@@ -69,8 +78,8 @@ class _Actor:
         time.sleep(seconds)
 
     def stay(self) -> None:
-        while True:
-            signal.pause()
+        while self._is_wanted():
+            time.sleep(STAY)
 
     def close(self, name: str) -> None:
         os.close({"stdin": 0, **STREAMS}[name])
@@ -92,7 +101,9 @@ class _Actor:
         if os.fork() == 0:
             if session == "new":
                 os.setsid()
-            _play(_Actor(directory), steps)
+            actor = _Actor(directory)
+            actor.begin()
+            _play(actor, steps)
             os._exit(0)
 
     def exit(self, status: int) -> None:
@@ -111,7 +122,7 @@ class _Actor:
             pass
 
     def hold(self, name: str) -> None:
-        while not os.path.exists(f"{self._directory}/{name}.released"):
+        while self._is_wanted() and not os.path.exists(f"{self._directory}/{name}.released"):
             time.sleep(WATCH)
 
     def expect(self, text: str) -> None:
@@ -137,6 +148,10 @@ class _Actor:
             if (size.lines, size.columns) == (rows, columns):
                 return
             time.sleep(WATCH)
+
+    def _is_wanted(self) -> bool:
+        """Whether there is still somebody who could say anything."""
+        return not self._directory or os.path.isdir(self._directory)
 
     # -- underneath -----------------------------------------------------------------------
 
@@ -175,7 +190,9 @@ def _play(actor: _Actor, steps: list[list[Any]]) -> None:
 def _main() -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # as a program has them that is no Python
-    _play(_Actor(sys.argv[1]), json.loads(sys.argv[2]))
+    actor = _Actor(sys.argv[1])
+    actor.begin()
+    _play(actor, json.loads(zlib.decompress(base64.b85decode(sys.argv[2]))))
     os._exit(0)
 
 

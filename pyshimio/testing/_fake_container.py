@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import sys
+import zlib
 from typing import Literal
 
 import attrs
 
 from . import _container_program
+from ._ending import kill
 from ._eventually import GUARD, eventually
 
 __all__ = ("FakeContainer", "numbered")
@@ -18,7 +21,9 @@ __all__ = ("FakeContainer", "numbered")
 Output = Literal["stdout", "stderr"]
 Step = tuple[object, ...]
 LONGEST = 1 << 15
-"""Bytes of one write: a script is an argument, and the kernel takes 128 KiB of one."""
+"""Bytes of one write."""
+LONGEST_SCRIPT = (1 << 17) - 1
+"""Bytes of one argument (MAX_ARG_STRLEN, with its NUL)."""
 
 
 def numbered(count: int) -> bytes:
@@ -71,10 +76,20 @@ class FakeContainer:
 
     @property
     def args(self) -> list[str]:
-        """The program and its arguments, for whoever starts it."""
-        script = json.dumps(self.steps, separators=(",", ":"))
+        """The program and its arguments, for whoever starts it.
+
+        Raises:
+            ValueError: The script is too long for an argument.
+        """
+        script = json.dumps(self.steps, separators=(",", ":")).encode()
+        text = base64.b85encode(zlib.compress(script)).decode()
+        if len(text) > LONGEST_SCRIPT:
+            raise ValueError(
+                f"the script has {len(text)} bytes, and an argument may have {LONGEST_SCRIPT};"
+                " use times=, or numbered() for bytes that can be told from each other"
+            )
         program = os.path.abspath(_container_program.__file__)
-        return [sys.executable, "-I", "-S", program, self.directory or "", script]
+        return [sys.executable, "-I", "-S", program, self.directory or "", text]
 
     # -- output ---------------------------------------------------------------------------
 
@@ -209,6 +224,15 @@ class FakeContainer:
             AssertionError: One was not met.
         """
         assert not self.unmet, "; ".join(self.unmet)
+
+    def end(self) -> None:
+        """Kill what is left of it, whatever it has started; the fixture does so after the test.
+
+        Only one with a directory can be told from strangers.
+        """
+        for line in self._told("processes").decode().splitlines():
+            pid, start = map(int, line.split())
+            kill(pid, start)
 
     def _then(self, *step: object) -> FakeContainer:
         return attrs.evolve(self, steps=(*self.steps, step))

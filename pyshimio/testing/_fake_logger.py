@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ import attrs
 
 from .._stdio import StdioURI
 from . import _logger_program
+from ._ending import kill
 from ._eventually import GUARD, eventually
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ("FakeLogger",)
 
+LONGEST = 200
+"""Characters of an interpreter that fit into a script's first line, and some to spare."""
 Ready = Literal["byte", "close", "keep", "never", "exit", "crash"]
 
 
@@ -87,8 +91,7 @@ class FakeLogger:
             source = file.read()
         made = cls(where)
         with open(made.path, "w", encoding="utf-8") as file:
-            # (A shell in between would add to the environment.)
-            file.write(f"#!{sys.executable} -IS\n{source}")
+            file.write(f"{_first_lines(sys.executable)}\n{source}")
         os.chmod(made.path, 0o755)
         return made
 
@@ -160,13 +163,18 @@ class FakeLogger:
         return tuple(self._all("wrong").decode().splitlines())
 
     def check(self) -> None:
-        """Hold its starter to the contract.
+        """Hold its starter to the contract, and itself to its plan.
 
         Raises:
-            AssertionError: Something was wrong; the message says what.
+            AssertionError: Something was wrong, or it was ended before it had done what it was to
+                do; the message says what.
         """
         assert self.starts, "the logger was not started"
         assert not self.wrong, "; ".join(self.wrong)
+        for number, start in enumerate(self._names(), 1):
+            if os.path.exists(os.path.join(start, "ready")):
+                ended = _content(os.path.join(start, "end"))
+                assert ended, f"start {number} was ended before the end of both streams"
 
     async def got(self, count: int, timeout: float = GUARD) -> None:
         """Wait until it has so many bytes.
@@ -180,6 +188,12 @@ class FakeLogger:
             timeout,
         )
 
+    def end(self) -> None:
+        """Kill what still runs of it; the fixture does so after the test."""
+        for start in self._names():
+            if about := json.loads(_content(os.path.join(start, "about.json")) or "{}"):
+                kill(about["pid"], about["start"])
+
     def _names(self) -> list[str]:
         return [os.path.join(self.directory, f"start-{n + 1}") for n in range(self.starts)]
 
@@ -188,6 +202,14 @@ class FakeLogger:
 
     def _last(self, name: str) -> bytes:
         return _content(os.path.join(self._names()[-1], name)) if self.starts else b""
+
+
+def _first_lines(python: str) -> str:
+    """What has the kernel start *python* with the script."""
+    if " " not in python and len(python) < LONGEST:
+        return f"#!{python} -IS"
+    # By a shell, for which the second line is a command; for Python it is a string.
+    return f"#!/bin/sh\n'''exec' {shlex.quote(python)} -IS \"$0\" \"$@\"\n' '''"
 
 
 def _content(path: str) -> bytes:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ("GRACE", "Child", "Descriptor", "Snapshot", "Temporary", "no_leaks", "own_temporary")
 
+WORKERS = ("Trio thread ", "AnyIO worker thread", "asyncio_")
 GRACE = 1.0
 """Seconds for threads to end and for dying children to be reaped by whoever waits for them."""
 
@@ -186,9 +187,10 @@ def _children() -> dict[tuple[int, str], Child]:
 
 
 def _threads() -> frozenset[threading.Thread]:
-    # trio keeps an idle thread for ten seconds; while it works it bears another name.
+    # A loop keeps its idle workers for a while (trio ten seconds; while one works there, it bears
+    # another name), or until it ends; they are its own.
     return frozenset(
-        thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread ")
+        thread for thread in threading.enumerate() if not thread.name.startswith(WORKERS)
     )
 
 

@@ -98,7 +98,7 @@ class _Logger:
         name = signal.Signals(number).name
         self._write("signals", f"{name}\n")
         if name == "SIGTERM" and self._open:
-            self._wrong(f"SIGTERM before the end of {' and '.join(self._open.values())}")
+            self.wrong(f"SIGTERM before the end of {' and '.join(self._open.values())}")
         if name not in self._plan["ignores"]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -111,9 +111,9 @@ class _Logger:
                 found[int(name)] = os.fstat(int(name))
         for fd in range(6):
             if fd not in found:
-                self._wrong(f"descriptor {fd} is not there")
+                self.wrong(f"descriptor {fd} is not there")
         for fd in sorted(found.keys() - set(range(6))):
-            self._wrong(f"descriptor {fd} is none of ours: {os.readlink(f'/proc/self/fd/{fd}')}")
+            self.wrong(f"descriptor {fd} is none of ours: {os.readlink(f'/proc/self/fd/{fd}')}")
         for fd, mode, word in (
             (3, os.O_RDONLY, "reads"),
             (4, os.O_RDONLY, "reads"),
@@ -123,21 +123,21 @@ class _Logger:
                 continue
             flags = _flags(fd)
             if not stat.S_ISFIFO(found[fd].st_mode) or flags & os.O_ACCMODE != mode:
-                self._wrong(f"descriptor {fd} is no pipe that one {word}")
+                self.wrong(f"descriptor {fd} is no pipe that one {word}")
             if flags & os.O_NONBLOCK:
-                self._wrong(f"descriptor {fd} does not block")
+                self.wrong(f"descriptor {fd} does not block")
         for name in ("CONTAINER_ID", "CONTAINER_NAMESPACE"):
             if not os.environ.get(name):
-                self._wrong(f"{name} is not in the environment")
+                self.wrong(f"{name} is not in the environment")
         if len(sys.argv) % 2 == 0:
-            self._wrong(f"its arguments are no pairs: {sys.argv[1:]}")
+            self.wrong(f"its arguments are no pairs: {sys.argv[1:]}")
         blocked, ignored = _signal_masks()
         if blocked:
-            self._wrong(f"signals are blocked: {blocked:#x}")
+            self.wrong(f"signals are blocked: {blocked:#x}")
         if ignored & 1 << signal.SIGTERM - 1:
-            self._wrong("SIGTERM is ignored")
+            self.wrong("SIGTERM is ignored")
 
-    def _wrong(self, what: str) -> None:
+    def wrong(self, what: str) -> None:
         self._write("wrong", f"{what}\n")
 
     def _write(self, name: str, text: str) -> None:
@@ -147,11 +147,16 @@ class _Logger:
 
 
 def _about() -> dict[str, object]:
-    with open("/proc/self/environ", encoding="utf-8") as file:  # a Python may add to os.environ
-        pairs = file.read().split("\0")[:-1]
+    # (What a shell has added, where one has started us.)
+    shells = {f"PWD={os.getcwd()}", f"_={sys.executable}", "OLDPWD"}
+    with open("/proc/self/environ", "rb") as file:  # a Python may add to os.environ
+        pairs = os.fsdecode(file.read()).split("\0")[:-1]
+    with open("/proc/self/stat", "rb") as file:
+        start = int(file.read().rpartition(b")")[2].split()[19])
     return {
         "args": sys.argv[1:],
-        "env": dict(pair.split("=", 1) for pair in pairs),
+        "env": dict(pair.partition("=")[::2] for pair in pairs if pair not in shells),
+        "start": start,
         "cwd": os.getcwd(),
         "pid": os.getpid(),
         "group": os.getpgid(0),
@@ -175,7 +180,12 @@ def _main() -> int:
     here = os.path.dirname(sys.argv[0])
     with open(f"{here}/plan.json", encoding="utf-8") as file:
         plan = json.load(file)
-    return _Logger(plan, here).run()
+    logger = _Logger(plan, here)
+    try:
+        return logger.run()
+    except Exception as error:
+        logger.wrong(f"the fake logger itself has failed: {error!r}")
+        return 1
 
 
 if __name__ == "__main__":

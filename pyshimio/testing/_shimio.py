@@ -72,11 +72,15 @@ class Shimio:
 
     def container(self) -> FakeContainer:
         """The beginning of a new script."""
-        return FakeContainer(self._new("container"))
+        container = FakeContainer(self._new("container"))
+        self._ends.callback(container.end)
+        return container
 
     def logger(self, **options: Any) -> FakeLogger:
         """A new logging binary; *options* as for :meth:`FakeLogger.make`."""
-        return FakeLogger.make(os.path.join(self._new("logger"), "logger"), **options)
+        logger = FakeLogger.make(os.path.join(self._new("logger"), "logger"), **options)
+        self._ends.callback(logger.end)
+        return logger
 
     def fifos(self, *, terminal: bool = False) -> FakeFifos:
         """New FIFOs with a client for each; those are away until they are told to come."""

@@ -20,7 +20,7 @@ from .._eventually import GUARD, eventually
 from .._fake_container import FakeContainer
 from ..faults import cancel_everywhere
 from ..faults._aftermath import nothing_left
-from ._making import made, promise
+from ._making import is_open, made, promise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -87,17 +87,16 @@ async def check_io(make: Make[IO], *, output: Output | None = None) -> None:
 
     @asynccontextmanager
     async def one() -> AsyncGenerator[IO]:
+        # (Who ends it is the test, or its own block: to do it here would hide what they leave.)
         async with made(make, lambda given: isinstance(given, IO)) as io:
-            try:
-                yield io
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await io.aclose()
+            yield io
 
     for test in (
-        *(_unused, _closed, _in_steps, _twice, _out_of_order, _child_fds),
+        *(_unused, _closed, _block, _in_steps, _twice, _out_of_order, _child_fds),
         *(_only_three_descriptors, _missing_program, _ends_a_child, _kills_a_child),
-        *(_cancelled_aclose, _somebody_holds_the_stream, _end_of_input, _events_end),
+        *(_cancelled_aclose, _somebody_holds_the_stream, _end_of_input, _input, _events_end),
+        *(_waits_for_the_exit, _stats, _closes_its_own_alone),
+        partial(_undrained, output),
         partial(_output, "stdout", output),
         partial(_output, "stderr", output),
     ):
@@ -106,16 +105,31 @@ async def check_io(make: Make[IO], *, output: Output | None = None) -> None:
         async with nothing_left(what):
             with anyio.move_on_after(GUARD) as scope:
                 async with one() as io:
-                    await test(io)
+                    try:
+                        await test(io)
+                    except BaseException:
+                        with anyio.move_on_after(
+                            GUARD / 4, shield=True
+                        ):  # what was broken may hang, too
+                            await io.aclose()
+                        raise
+                    if test not in {_closed, _kills_a_child, _block}:
+                        await io.aclose()
             promise(not scope.cancelled_caught, f"{what}: hangs")
 
     await cancel_everywhere(_whole_life, name="the life of an IO", around=one)
+    await cancel_everywhere(_end_of_a_life, name="the end of an IO with a child", around=one)
 
 
 async def _whole_life(io: IO) -> None:
     async with io:
         await io.spawn(["true"])
         await _drained(io)
+
+
+async def _end_of_a_life(io: IO) -> None:
+    async with io:
+        await io.spawn(["sleep", "1000"])
 
 
 @asynccontextmanager
@@ -162,25 +176,25 @@ async def _refuses(call: Callable[[], Awaitable[object]], what: str) -> None:
     raise AssertionError(f"{what} raises IOStateError")
 
 
-def _check_closed(io: IO) -> None:
-    promise("closed" in repr(io), f"repr() says in words that it is closed: {io!r}")
+async def _check_closed(io: IO) -> None:
+    await _refuses(lambda: io.spawn(["true"]), "spawn() after the end")
 
 
 # -- the promises -----------------------------------------------------------------------------
 
 
 async def _unused(io: IO) -> None:
-    promise("closed" not in repr(io), f"a new one is not closed: {io!r}")
+    before = repr(io)
     await io.aclose()
     await io.aclose()
     io.close()
-    _check_closed(io)
+    promise(repr(io) != before, f"repr() says whether it is closed: {io!r}")
+    await _check_closed(io)
 
 
 async def _closed(io: IO) -> None:
     io.close()
     io.close()
-    _check_closed(io)
     with Command(["true"]) as command:
         _refused(lambda: io.set(command), "set() after close()")
     _refused(io.child_fds, "child_fds() after close()")
@@ -188,7 +202,14 @@ async def _closed(io: IO) -> None:
     await _refuses(lambda: io.spawn(["true"]), "spawn() after close()")
     io.close_stdin()
     io.close_after_start()
-    await io.aclose()
+
+
+async def _block(io: IO) -> None:
+    async with io as same:
+        promise(same is io, "its block gives the IO itself")
+        process = await io.spawn(Command(["sleep", "1000"]))
+    promise(process.exited, "leaving its block ends the child")
+    await _check_closed(io)
 
 
 async def _in_steps(io: IO) -> None:
@@ -205,10 +226,14 @@ async def _in_steps(io: IO) -> None:
 
 
 async def _twice(io: IO) -> None:
-    process = await io.spawn(FakeContainer().exit_on("SIGUSR1").stay().args)
+    process = await io.spawn(["sleep", "1000"])
     await _refuses(lambda: io.spawn(["true"]), "a second spawn()")
     await _refuses(io.copy, "copy() after spawn()")
-    promise(not process.exited, "a second spawn() does not disturb the first child")
+    await io.aclose()
+    promise(
+        process.status == 128 + signal.SIGTERM,
+        f"a second spawn() does not disturb the first child: {process!r}",
+    )
 
 
 async def _out_of_order(io: IO) -> None:
@@ -234,9 +259,11 @@ async def _child_fds(io: IO) -> None:
     ) as process:
         io.close_after_start()
         await io.copy()
-        async with _read_by_us(io):
+        async with _read_by_us(io) as got:
             promise(await process.wait() == 5, "a child of anyio runs with child_fds()")
             await _drained(io)
+        said = bytes(got.get("stdout", b"x\n")).replace(b"\r", b"")
+        promise(said == b"x\n", f"what it wrote to child_fds()[1] is received, not {said!r}")
 
 
 async def _only_three_descriptors(io: IO) -> None:
@@ -269,7 +296,7 @@ async def _missing_program(io: IO) -> None:
         pass
     else:
         raise AssertionError("spawn() of a program that is missing raises CommandNotFoundError")
-    _check_closed(io)
+    await _check_closed(io)
 
 
 async def _ends_a_child(io: IO) -> None:
@@ -283,7 +310,7 @@ async def _ends_a_child(io: IO) -> None:
         not os.path.exists(f"/proc/{process.pid}"),  # noqa: ASYNC240
         "aclose() reaps the child",
     )
-    _check_closed(io)
+    await _check_closed(io)
 
 
 async def _kills_a_child(io: IO) -> None:
@@ -298,7 +325,7 @@ async def _cancelled_aclose(io: IO) -> None:
         scope.cancel()
         await io.aclose()
     await eventually(lambda: process.exited, lambda: "a cancelled aclose() kills the child")
-    _check_closed(io)
+    await _check_closed(io)
 
 
 async def _somebody_holds_the_stream(io: IO) -> None:
@@ -309,12 +336,14 @@ async def _somebody_holds_the_stream(io: IO) -> None:
         process = await io.spawn(container.args)
         await child.reached("up")
         container.release("leave")
-        with anyio.move_on_after(GUARD / 2) as scope:
-            async with _read_by_us(io):
-                await process.wait()
-                await io.drain(policy="exited", sink_timeout=1.0)
-                await io.aclose()
-        child.release("end")
+        try:
+            with anyio.move_on_after(GUARD / 2) as scope:
+                async with _read_by_us(io):
+                    await process.wait()
+                    await io.drain(policy="exited", sink_timeout=1.0)
+                    await io.aclose()
+        finally:
+            child.release("end")
         await child.reached("ended")
     promise(not scope.cancelled_caught, "drain(policy='exited') waits for nobody else's child")
 
@@ -328,6 +357,78 @@ async def _end_of_input(io: IO) -> None:
     async with _read_by_us(io):
         promise(await process.wait() == 0, "close_stdin() before the start ends the child's input")
         await _drained(io)
+
+
+async def _input(io: IO) -> None:
+    # (A terminal ends its input by a character at the beginning of a line.)
+    process = await io.spawn(FakeContainer().expect(b"typed\n").expect_eof().exit(9).args)
+    stdin = io.stdin
+    if stdin is None:
+        return
+    async with _read_by_us(io):
+        await stdin.send(b"typed\n")
+        io.close_stdin()
+        status = await process.wait()
+        await _drained(io)
+    promise(status == 9, "what is sent to stdin arrives, and close_stdin() is its end")
+
+
+async def _waits_for_the_exit(io: IO) -> None:
+    exited = anyio.Event()
+    command = Command(["true"])
+    io.set(command)
+    async with await command.start() as process:
+        io.close_after_start()
+        await process.wait()
+        await io.copy()
+        drained: list[bool] = []
+
+        async def drain() -> None:
+            await io.drain(exited=exited.wait())
+            drained.append(exited.is_set())
+
+        async with _read_by_us(io), anyio.create_task_group() as group:
+            group.start_soon(drain)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            exited.set()
+        promise(drained == [True], "drain(exited=) waits for the exit first")
+
+
+async def _stats(io: IO) -> None:
+    await io.spawn(FakeContainer().write(b"counted").args)
+    async with _read_by_us(io):
+        await _drained(io)
+    stats = io.stats
+    for moved in (stats.stdout, stats.stderr):
+        if moved is not None:
+            promise(moved.bytes_in == moved.bytes_out, f"what came in went out: {moved}")
+    if stats.stdout is not None:
+        promise(stats.stdout.bytes_in == 7, f"stats counts what the child wrote: {stats.stdout}")
+
+
+async def _closes_its_own_alone(io: IO) -> None:
+    await io.spawn(["true"])
+    io.close()
+    pipes = [fd for _ in range(12) for fd in os.pipe()]  # they get the numbers that it had
+    try:
+        io.close()
+        io.close_after_start()
+        io.close_stdin()
+        await io.aclose()
+        promise(all(map(is_open, pipes)), "a second close() closes nothing")
+    finally:
+        for fd in filter(is_open, pipes):
+            os.close(fd)
+
+
+async def _undrained(output: Output | None, io: IO) -> None:
+    process = await io.spawn(FakeContainer().write(b"left").args)
+    await process.wait()
+    if io.stdout is None or output is None:
+        await io.aclose()
+        if output is not None and (arrived := await output(io, "stdout")) is not None:
+            promise(arrived == b"left", f"aclose() delivers what is left, not {arrived!r}")
 
 
 async def _events_end(io: IO) -> None:

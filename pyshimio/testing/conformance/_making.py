@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ("Make", "made", "promise")
+__all__ = ("Make", "is_open", "made", "promise")
 
 T = TypeVar("T")
 Make: TypeAlias = "Callable[[], T | Awaitable[T] | AbstractAsyncContextManager[T]]"
@@ -30,6 +31,15 @@ async def made(make: Callable[[], Any], is_one: Callable[[Any], bool]) -> AsyncG
     async with given as one:
         assert is_one(one), f"{make!r} gave {one!r}, which does not satisfy the protocol"
         yield one
+
+
+def is_open(fd: int) -> bool:
+    """Whether the number stands for something."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def promise(holds: object, what: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,7 +15,7 @@ from ...io.file import FileIO
 from .._eventually import GUARD
 from .._fake_container import FakeContainer, numbered
 from ..faults._aftermath import nothing_left
-from ._making import made, promise
+from ._making import is_open, made, promise
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ("check_sink",)
 
 BULK = 300_000
+SHORT = 0.2
+"""Seconds; what does not wait takes less on any machine."""
 MANY = 1500
 """Buffers; more than one call of the kernel takes (IOV_MAX is 1024)."""
 
@@ -58,26 +62,18 @@ async def check_sink(make: Make[Sink], *, read: Callable[[Any], bytes] | None = 
             f"{what}: what was taken arrives, in its order; {len(got)} bytes of {len(data)} did",
         )
 
-    tests: list[Callable[[Sink], Awaitable[bytes]]] = [
-        _words,
-        _unused,
-        _buffers,
-        _many_buffers,
-        _buffers_are_the_callers,
-        _reopened,
-        _closed,
-        _behind_a_stream,
-    ]
-    for test in tests:
-        what = f"a sink: {test.__name__.strip('_').replace('_', ' ')}"
+    by_hand = (_words, _unused, _buffers, _many_buffers, _buffers_are_the_callers, _reopened)
+    tests: dict[str, Callable[[Sink], Awaitable[bytes]]] = {
+        **{test.__name__: partial(_in_its_thread, test) for test in (*by_hand, _closed)},
+        "behind a stream": _behind_a_stream,
+        "never waits": _never_waits,
+    }
+    for name, test in tests.items():
+        what = f"a sink: {name.strip('_').replace('_', ' ')}"
         async with nothing_left(what):
             with anyio.move_on_after(GUARD) as scope:
                 async with made(make, lambda one: isinstance(one, Sink)) as sink:
                     try:
-                        if (open_ := getattr(sink, "open", None)) is not None and (
-                            test is not _behind_a_stream  # where that is done for it
-                        ):
-                            open_()
                         data = await test(sink)
                         arrived(sink, data, what)
                     finally:
@@ -85,10 +81,25 @@ async def check_sink(make: Make[Sink], *, read: Callable[[Any], bytes] | None = 
             promise(not scope.cancelled_caught, f"{what}: hangs")
 
 
+async def _in_its_thread(test: Callable[[Sink], bytes], sink: Sink) -> bytes:
+    """As it is used: one that blocks by a thread, which opens it first, others by the loop."""
+
+    def run() -> bytes:
+        if (opening := getattr(sink, "open", None)) is not None:
+            opening()
+        return test(sink)
+
+    if not sink.blocking:
+        return test(sink)
+    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+
+
 def _put(sink: Sink, buffers: Sequence[Buffer]) -> None:
     """Have all of *buffers* taken, in as many calls as it wants."""
     left = [memoryview(buffer).cast("B") for buffer in buffers]
+    until = time.monotonic() + GUARD / 2
     while left:
+        promise(time.monotonic() < until, "write() takes something when fileno() is writable")
         offered = sum(map(len, left))
         taken = sink.write(left)
         if taken is None:
@@ -107,21 +118,21 @@ def _put(sink: Sink, buffers: Sequence[Buffer]) -> None:
             left[0] = left[0][taken:]
 
 
-async def _words(sink: Sink) -> bytes:
+def _words(sink: Sink) -> bytes:
     promise(isinstance(sink.blocking, bool), "blocking is a bool")
     promise(isinstance(sink.fileno(), int), "fileno() is a number")
     promise(sink.dropped == 0, "nothing has been dropped before the first write")
     return b""
 
 
-async def _unused(sink: Sink) -> bytes:
+def _unused(sink: Sink) -> bytes:
     sink.flush()
     sink.close()
     sink.close()
     return b""
 
 
-async def _buffers(sink: Sink) -> bytes:
+def _buffers(sink: Sink) -> bytes:
     _put(sink, [b"bytes,", bytearray(b"bytearray,"), memoryview(b"xmemoryview")[1:]])
     promise(sink.write([]) in {0, None}, "a write of no buffers takes nothing")
     promise(sink.write([b""]) in {0, None}, "a write of an empty buffer takes nothing")
@@ -130,7 +141,7 @@ async def _buffers(sink: Sink) -> bytes:
     return b"bytes,bytearray,memoryview,end"
 
 
-async def _many_buffers(sink: Sink) -> bytes:
+def _many_buffers(sink: Sink) -> bytes:
     data = numbered(MANY * 8)
     _put(sink, [data[start : start + 8] for start in range(0, len(data), 8)])
     _put(sink, [data * 4])
@@ -138,7 +149,7 @@ async def _many_buffers(sink: Sink) -> bytes:
     return data * 5
 
 
-async def _buffers_are_the_callers(sink: Sink) -> bytes:
+def _buffers_are_the_callers(sink: Sink) -> bytes:
     buffer = bytearray(b"before")
     _put(sink, [buffer])
     try:
@@ -149,7 +160,7 @@ async def _buffers_are_the_callers(sink: Sink) -> bytes:
     return b"before"
 
 
-async def _reopened(sink: Sink) -> bytes:
+def _reopened(sink: Sink) -> bytes:
     _put(sink, [b"one,"])
     sink.reopen()
     _put(sink, [b"two"])
@@ -157,7 +168,7 @@ async def _reopened(sink: Sink) -> bytes:
     return b"one,two"
 
 
-async def _closed(sink: Sink) -> bytes:
+def _closed(sink: Sink) -> bytes:
     _put(sink, [b"x"])
     sink.flush()
     sink.close()
@@ -176,21 +187,13 @@ async def _closed(sink: Sink) -> bytes:
         sink.close()
         for pair in pipes:
             for fd in pair:
-                promise(_is_open(fd), "close() closes its descriptors once")
+                promise(is_open(fd), "close() closes its descriptors once")
     finally:
         for pair in pipes:
             for fd in pair:
-                if _is_open(fd):
+                if is_open(fd):
                     os.close(fd)
     return b"x"
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 async def _behind_a_stream(sink: Sink) -> bytes:
@@ -202,3 +205,19 @@ async def _behind_a_stream(sink: Sink) -> bytes:
         await tap.detach()
         promise(tap.dropped == 0, f"it keeps up with a stream; {tap.dropped} bytes were dropped")
     return numbered(BULK)
+
+
+async def _never_waits(sink: Sink) -> bytes:
+    if sink.blocking:
+        return await _in_its_thread(lambda _: b"", sink)
+    calls: dict[str, Callable[[], object]] = {
+        "write()": lambda: sink.write([b"x"]),
+        "flush()": sink.flush,
+        "close()": sink.close,
+    }
+    for what, call in calls.items():
+        begin = time.monotonic()
+        call()
+        took = time.monotonic() - begin
+        promise(took < SHORT, f"{what} of a sink that does not block never waits: {took:.2f} s")
+    return b"x"

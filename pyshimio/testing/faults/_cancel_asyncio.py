@@ -106,10 +106,16 @@ async def perform(run: Run, operation: Callable[[], Awaitable[object]], deadline
         if not (run.mode.startswith("scope") or run.mode == "timeout"):
             run.cancel = task.cancel
         task.add_done_callback(lambda _: run.over())
-        await asyncio.wait([task], timeout=deadline)
+        try:
+            await asyncio.wait([task], timeout=deadline)
+        except BaseException:  # the caller does not want to know any more
+            task.cancel()
+            await asyncio.wait([task], timeout=deadline)
+            raise
     if not task.done():
-        where = task.get_stack()
+        where = _waits_at(task)
         task.cancel()
+        await asyncio.wait([task], timeout=1)
         raise AssertionError(f"{run.what}: hangs at {where}")
     if task.cancelled():
         run.outcome = asyncio.CancelledError
@@ -117,3 +123,13 @@ async def perform(run: Run, operation: Callable[[], Awaitable[object]], deadline
         if not isinstance(error, TimeoutError) or run.mode != "timeout":
             raise AssertionError(f"{run.what}: raised {error!r}") from error
         run.outcome = TimeoutError
+
+
+def _waits_at(task: asyncio.Task[None]) -> str:
+    """The innermost of the coroutines that *task* is in."""
+    coroutine: Any = task.get_coro()
+    where = repr(task)
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        coroutine = coroutine.cr_await
+    return where

@@ -69,7 +69,8 @@ def full_disk(directory: str | os.PathLike[str], *, room: int = 0) -> Generator[
 
     A write that is larger than what is left comes back short, as a file system does it.  What is
     deleted or cut gives nothing back: :meth:`Disk.make_room` does.  Nothing is mounted, so no
-    root is needed; and nothing that another process writes (a logger) is affected.
+    root is needed; and nothing is affected that another process writes (a logger), or that this one
+    writes by itself (``open()``).
 
     Args:
         directory: Where the disk is full.
@@ -95,7 +96,7 @@ def full_disk(directory: str | os.PathLike[str], *, room: int = 0) -> Generator[
         return call
 
     def limited_writev(fd: int, buffers: Sequence[Buffer]) -> int:
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        views = [memoryview(buffer).cast("B") for buffer in buffers[: _sys.IOV_MAX]]
         left = disk.take(fd, sum(map(len, views)))
         fitting: list[memoryview] = []
         for view in views:

@@ -101,6 +101,7 @@ async def every_failure(
     with count_syscalls() as calls:
         await run(calls, "no fault")
     assert report.refused == 0, "the operation fails without any fault"
+    assert calls.names, f"{name} makes no call of pyshimio, so there is nothing to fail"
     wrong: list[AssertionError] = []
     names = [call for call in dict.fromkeys(calls.names) if call in faults]
     for call in names:

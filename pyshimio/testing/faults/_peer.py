@@ -47,6 +47,7 @@ class Peer:
     """The other side of a FIFO or a socket, made by :func:`dying_peer`, which ends it."""
 
     _process: subprocess.Popen[bytes]
+    _attached: bool = attrs.field(default=False, init=False)
 
     @property
     def pid(self) -> int:
@@ -63,10 +64,15 @@ class Peer:
 
         Raises:
             TimeoutError: It has not, for so many seconds.
+            AssertionError: It could not.
         """
         assert self._process.stdout is not None
         with anyio.fail_after(timeout):
-            while not select.select([self._process.stdout], [], [], 0)[0]:  # noqa: ASYNC110
+            while not self._attached:
+                if select.select([self._process.stdout], [], [], 0)[0]:
+                    said = os.read(self._process.stdout.fileno(), 1)
+                    assert said, "the peer has ended before it has opened its side"
+                    self._attached = True
                 await anyio.sleep(0.002)
 
     def die(self) -> None:

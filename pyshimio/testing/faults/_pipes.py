@@ -20,7 +20,8 @@ __all__ = ("Clog", "clogged", "tiny_pipe")
 
 LARGEST = 1 << 20
 """Bytes; pyshimio does not make a pipe larger, so one of this size that is full stays full."""
-CHUNK = bytes(65536)
+STUFFING = b"\x1a"
+CHUNK = STUFFING * 65536
 
 
 @attrs.define(eq=False)
@@ -33,30 +34,29 @@ class Clog:
 
     _reader: int
     _writer: int
+    _filler: int
     stuffed: int
 
     def fileno(self) -> int:
         """The end that is written, for ``stdout=`` of a command or for an FdIO; it stays ours."""
         return self._writer
 
-    @property
-    def waiting(self) -> int:
-        """Bytes in it that are not stuffing."""
-        return max(0, _sys.unread(self._reader) - self.stuffed)
-
     def unclog(self) -> None:
-        """Take the stuffing out; whoever waits to write can go on."""
-        while self.stuffed:
-            self.stuffed -= len(os.read(self._reader, min(self.stuffed, LARGEST)))
+        """Take the stuffing out; whoever waits to write can go on, and what was written stays."""
+        written = self.take()
+        while written:
+            written = written[os.write(self._filler, written) :]
 
     def take(self) -> bytes:
-        """What has been written, and is there now."""
-        self.unclog()
+        """Take out all, and give back what is not stuffing: what has been written."""
         taken = bytearray()
         with suppress(BlockingIOError):
             while chunk := os.read(self._reader, LARGEST):
                 taken += chunk
-        return bytes(taken)
+        # (Somebody may have read of it.)
+        written = taken.lstrip(STUFFING) if self.stuffed else taken
+        self.stuffed = 0
+        return bytes(written)
 
 
 @contextmanager
@@ -64,11 +64,14 @@ def clogged(path: str | os.PathLike[str] | None = None) -> Generator[Clog]:
     """A pipe that is full, and that nobody reads before it is unclogged.
 
     Args:
-        path: Of a FIFO that is to be full, instead of a pipe of our own.  Somebody has it open
-            for reading then: us.
+        path: Of a FIFO that is to be full, instead of a pipe of our own; it has to be empty.
+            Somebody has it open for reading then: us.
 
     Yields:
-        The pipe.  The stuffing is taken out at the end, if nobody has read it.
+        The pipe.  What nobody has read of the stuffing is taken out at the end.
+
+    Raises:
+        ValueError: There is something in the FIFO, which the stuffing would hide.
 
     Example:
         ::
@@ -90,22 +93,22 @@ def clogged(path: str | os.PathLike[str] | None = None) -> Generator[Clog]:
             os.set_blocking(reader, False)
         with suppress(PermissionError):  # beyond the user's budget: then nobody can grow it either
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, LARGEST)
+        if _sys.unread(reader):
+            raise ValueError(f"{path} is not empty; read it before it is to be clogged")
         # A description of our own to fill it with: the other one's flags are not ours to change.
         filler = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        already = _sys.unread(reader)
         try:
             for chunk in (CHUNK, CHUNK[:1]):
                 with suppress(BlockingIOError):
                     while True:
                         os.write(filler, chunk)
+            clog = Clog(reader, writer, filler, _sys.unread(reader))
+            try:
+                yield clog
+            finally:
+                clog.unclog()
         finally:
             os.close(filler)
-        clog = Clog(reader, writer, _sys.unread(reader) - already)
-        try:
-            yield clog
-        finally:
-            with suppress(BlockingIOError):  # somebody has read it
-                clog.unclog()
     finally:
         os.close(reader)
         os.close(writer)
