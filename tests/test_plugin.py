@@ -190,16 +190,49 @@ def test_it_costs_nothing() -> None:
     assert price < milliseconds("pytest") / 10
 
 
-def test_it_is_silent_elsewhere() -> None:
-    """On another system it is loaded without a word, and skips what asks for it."""
-    code = """
-import sys, pytest
-sys.platform = "darwin"
-import pyshimio.testing.plugin as plugin
-for fixture in (plugin.shimio, plugin.shimio_no_leaks):
-    try:
-        plugin._need_linux()
-    except pytest.skip.Exception as skipped:
-        print(skipped)
+ELSEWHERE = """
+import sys
+
+def pytest_configure():
+    sys.platform = "darwin"
 """
-    assert python(code) == "pyshimio needs Linux\n" * 2
+ASKING = """
+def test_shimio(shimio):
+    raise AssertionError
+
+def test_no_leaks(shimio_no_leaks):
+    raise AssertionError
+"""
+LASTING = """
+import asyncio, pytest
+
+pytestmark = pytest.mark.usefixtures("shimio_no_leaks")
+
+async def test_first():
+    await asyncio.to_thread(int)
+
+async def test_second():
+    await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["function", "module", "session"])
+def test_loops_that_last(tmp_path: Path, scope: str) -> None:
+    """A loop that lasts longer than a test is nobody's leak, also beside anyio's plugin."""
+    pytest.importorskip("pytest_asyncio")
+    (tmp_path / "test_lasting.py").write_text(LASTING)
+    options = (f"asyncio_default_{kind}_loop_scope={scope}" for kind in ("test", "fixture"))
+    done = run_pytest(
+        tmp_path, "-o", "asyncio_mode=auto", *(part for o in options for part in ("-o", o))
+    )
+    assert passed(done) == 2
+
+
+def test_it_is_silent_elsewhere(tmp_path: Path) -> None:
+    """On another system it is loaded without a word, and skips what asks for it."""
+    (tmp_path / "conftest.py").write_text(ELSEWHERE)
+    (tmp_path / "test_asking.py").write_text(ASKING)
+    done = run_pytest(tmp_path, "-p", "no:anyio", "-rs")
+    assert done.stdout.count("SKIPPED [1] test_asking.py") == 2, done.stdout
+    assert "AssertionError" not in done.stdout

@@ -165,6 +165,11 @@ async def test_a_child_that_keeps_stdout(tmp_path: Path) -> None:
         result = await io.drain(policy="exited", sink_timeout=1.0)
     assert result.holders_left
     assert bytes(recorder.data) == b"early\nlate\n"
+    pids = [int(line.split()[0]) for line in (tmp_path / "processes").read_text().splitlines()]
+    assert [exists(pid) for pid in pids] == [False, True]
+    child.end()
+    await until(lambda: not exists(pids[1]))
+    child.end()
 
 
 async def test_a_child_that_floods_stdout() -> None:
@@ -226,6 +231,11 @@ def test_scripts_that_mean_nothing() -> None:
         FakeContainer().check()
     with pytest.raises(KeyError):
         FakeContainer().ignore("SIGNONE")
+    noise = FakeContainer()
+    for _ in range(5):
+        noise = noise.write(os.urandom(32_000))
+    with pytest.raises(ValueError, match="the script has"):
+        _ = noise.args
 
 
 async def test_in_a_runtime(shimio: Shimio) -> None:
@@ -328,6 +338,29 @@ async def test_a_logger_that_does_not_end(tmp_path: Path) -> None:
     assert not await logged(logger, logger_grace=0.1, sink_timeout=0.5)
     assert logger.ended
     assert logger.signals == ("SIGTERM",)
+    logger.check()
+
+
+async def test_a_logger_that_is_killed(tmp_path: Path) -> None:
+    """It has not done what it was to do, and says so when it is asked."""
+    logger = FakeLogger.make(tmp_path / "logger")
+    async with await create_io(logger.uri(), id="c", namespace="n") as io:
+        os.kill(logger.about["pid"], signal.SIGKILL)
+        await io.drain(exited=anyio.lowlevel.checkpoint(), sink_timeout=0.5)
+    with pytest.raises(AssertionError, match="start 1 was ended before the end"):
+        logger.check()
+
+
+async def test_a_python_with_a_space_in_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes none in a script's first line; the logger starts, and sees no difference."""
+    python = tmp_path / "my python"
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    logger = FakeLogger.make(tmp_path / "logger")
+    assert await logged(logger)
+    assert logger.env == {"CONTAINER_ID": "c1", "CONTAINER_NAMESPACE": "ns"}
     logger.check()
 
 

@@ -75,7 +75,10 @@ class FakeClient:
 
         Raises:
             TimeoutError: It took longer.
+            ValueError: It is away.
         """
+        if not self.attached:
+            raise ValueError("this client is away; attach() it first")
         data = bytearray()
         with anyio.fail_after(timeout):
             while len(data) < count:

@@ -171,8 +171,9 @@ class FakeLogger:
         """
         assert self.starts, "the logger was not started"
         assert not self.wrong, "; ".join(self.wrong)
-        for number, start in enumerate(self._names(), 1):
-            if os.path.exists(os.path.join(start, "ready")):
+        plan = json.loads(_content(os.path.join(self.directory, "plan.json")))
+        if plan["ready"] in {"byte", "close", "keep"}:
+            for number, start in enumerate(self._names(), 1):
                 ended = _content(os.path.join(start, "end"))
                 assert ended, f"start {number} was ended before the end of both streams"
 
@@ -208,8 +209,8 @@ def _first_lines(python: str) -> str:
     """What has the kernel start *python* with the script."""
     if " " not in python and len(python) < LONGEST:
         return f"#!{python} -IS"
-    # By a shell, for which the second line is a command; for Python it is a string.
-    return f"#!/bin/sh\n'''exec' {shlex.quote(python)} -IS \"$0\" \"$@\"\n' '''"
+    # By a shell, for which the second line is a command; for Python it begins the docstring.
+    return f"#!/bin/sh\n'''exec' {shlex.quote(python)} -IS \"$0\" \"$@\"\n' ''' \\"
 
 
 def _content(path: str) -> bytes:

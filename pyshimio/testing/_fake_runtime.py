@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ..runc import Bundle, Runc
+from .fake_runc._commands import COMMANDS
 from .fake_runc._mischief import FILE
 from .fake_runc._store import locked, write_whole
 
@@ -100,7 +101,15 @@ class FakeRuntime:
             descriptors: How many it sends over a console socket, in one message; -1 for no message
                 at all, 0 for one without any.
             times: How often; None for ever.
+
+        Raises:
+            ValueError: There is no such command, or no such moment.
         """
+        if command not in COMMANDS:
+            raise ValueError(f"the fake runtime has no {command!r}, but {', '.join(COMMANDS)}")
+        for when in (crash, hang):
+            if when not in {None, "before", "after"}:
+                raise ValueError(f"it goes wrong before or after, not {when!r}")
         told = {
             "crash": crash,
             "hang": hang,
@@ -123,5 +132,6 @@ class FakeRuntime:
     def behave(self) -> None:
         """Have all commands go right again."""
         path = os.path.join(self.root, FILE)
-        if os.path.exists(path):
-            os.unlink(path)
+        with locked(f"{path}.lock"):
+            if os.path.exists(path):
+                os.unlink(path)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ("GRACE", "Child", "Descriptor", "Snapshot", "Temporary", "no_leaks", "own_temporary")
 
+SHORT = "/tmp"  # noqa: S108 - what is made there has a name that nobody can know
+"""A path that leaves room for that of a socket."""
 WORKERS = ("Trio thread ", "AnyIO worker thread", "asyncio_")
 GRACE = 1.0
 """Seconds for threads to end and for dying children to be reaped by whoever waits for them."""
@@ -133,7 +135,8 @@ def no_leaks(*, grace: float = GRACE) -> Generator[None]:
 def own_temporary() -> Generator[None]:
     """What :mod:`tempfile` makes meanwhile is this process's; a short path, for sockets."""
     before = tempfile.tempdir
-    directory = tempfile.mkdtemp(prefix="own-", dir="/tmp")
+    where = SHORT if os.access(SHORT, os.W_OK) else None
+    directory = tempfile.mkdtemp(prefix="own-", dir=where)
     os.chmod(directory, 0o1777)  # as /tmp is
     tempfile.tempdir = directory
     try:
@@ -146,7 +149,7 @@ def own_temporary() -> Generator[None]:
 def _told(thing: Leak, origins: Origins) -> str:
     match thing:
         case Descriptor():
-            origin = origins.of(thing.number)
+            origin = origins.of((thing.number, thing.device, thing.inode))
         case Child():
             origin = origins.of(("pid", thing.pid))
         case Temporary():

@@ -155,7 +155,10 @@ def _about() -> dict[str, object]:
         start = int(file.read().rpartition(b")")[2].split()[19])
     return {
         "args": sys.argv[1:],
-        "env": dict(pair.partition("=")[::2] for pair in pairs if pair not in shells),
+        "env": {
+            name: value
+            for name, _, value in (pair.partition("=") for pair in pairs if pair not in shells)
+        },
         "start": start,
         "cwd": os.getcwd(),
         "pid": os.getpid(),

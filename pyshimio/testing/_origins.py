@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import io
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -44,7 +43,9 @@ class Origins:
         self._real: list[tuple[Any, str, object]] = []
 
     def of(self, *keys: object) -> str:
-        """In words, for a descriptor's number, a thread, or a process (``("pid", number)``).
+        """In words, for a thread, a path, a process (``("pid", number)``), or a descriptor.
+
+        That is its number, and the device and the inode that it stands for.
 
         Args:
             keys: The first that is known is taken.
@@ -68,10 +69,10 @@ class Origins:
             *((_sys, name, fd) for name in ("timerfd", "pidfd_open", "memory_file")),
             *((_sys, name, both) for name in ("pipe", "openpty")),
             (_sys, "posix_spawn", pid),
-            (select, "epoll", object_),
             (builtins, "open", object_),
             (io, "open", object_),
             (tempfile, "mkdtemp", fd),
+            (tempfile, "mkstemp", both),
         ):
             if hasattr(owner, name):
                 self._stand_before(owner, name, keys)
@@ -97,7 +98,7 @@ class Origins:
             made = function(*args, **options)
             stack = _stack()
             for key in keys(made):
-                self._stacks[key] = stack
+                self._stacks[_whole(key)] = stack
             return made
 
         self._real.append((owner, name, function))
@@ -108,11 +109,22 @@ class Origins:
 
         def method(made: Any, *args: Any, **options: Any) -> Any:
             result = function(made, *args, **options)
-            self._stacks[key(made)] = _stack()
+            self._stacks[_whole(key(made))] = _stack()
             return result
 
         self._real.append((owner, name, function))
         setattr(owner, name, method)
+
+
+def _whole(key: object) -> object:
+    """For a descriptor's number also what it stands for: the number alone may be reused."""
+    if isinstance(key, int):
+        try:
+            status = os.fstat(key)
+        except OSError:
+            return key
+        return (key, status.st_dev, status.st_ino)
+    return key
 
 
 def _stack() -> list[Frame]:
@@ -130,6 +142,8 @@ def _in_words(stack: list[Frame]) -> str:
     for code, line, module in stack:
         top = module.partition(".")[0]
         if top in PASSED_OVER or module.startswith("pyshimio.testing"):
+            continue
+        if code.co_filename.endswith("/pytest/__main__.py"):
             continue
         if top == "pyshimio" and (told or module == _sys.__name__):
             continue

@@ -29,7 +29,7 @@ class Recorder:
 
     Attributes:
         data: What it has taken.
-        writes: How many bytes each write has given it to take.
+        writes: How many bytes it has taken of each write.
         flushes: How often it was told that a stream has ended.
         reopens: How often it was told to open anew.
         closed: Whether it was given back.
@@ -64,7 +64,7 @@ class Recorder:
 
     def fileno(self) -> int:
         """Writable when it is not paused."""
-        return -1 if self.blocking else self._ends()[1]
+        return -1 if self.blocking or self.closed else self._ends()[1]
 
     def pause(self) -> None:
         """Take nothing from now on: a write would block.
@@ -82,6 +82,8 @@ class Recorder:
     def resume(self) -> None:
         """Take again."""
         self._paused = False
+        if self._pipe is None:
+            return
         with suppress(BlockingIOError):
             while True:
                 os.read(self._ends()[0], 65536)

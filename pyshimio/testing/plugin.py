@@ -34,7 +34,9 @@ def shimio(request: pytest.FixtureRequest) -> Generator[Shimio]:
 
 
 @pytest.fixture
-def shimio_no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+def shimio_no_leaks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[None]:
     """Fail a test that leaves a descriptor, a child, a thread, a temporary file or a task.
 
     What is left is named, and where it was made.  For every test of a module:
@@ -44,6 +46,9 @@ def shimio_no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
     from ._leaks import no_leaks  # noqa: PLC0415
 
     tmp_path_factory.getbasetemp()  # not in the directory that goes with the test
+    for name in request.fixturenames:
+        if name.endswith("_scoped_runner"):  # pytest-asyncio's loop, which may last longer than us
+            request.getfixturevalue(name)
     with no_leaks():
         yield
 
