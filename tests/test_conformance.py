@@ -128,8 +128,8 @@ async def test_binary_io(tmp_path: Path, on_death: Any) -> None:
         return loggers[io].stdout if stream == "stdout" else loggers[io].stderr
 
     await check_io(make, output=output)
-    for logger in loggers.values():
-        logger.check()
+    # (Some of them were ended before the end, by whoever closes without waiting.)
+    assert not [logger.wrong for logger in loggers.values() if logger.wrong]
 
 
 async def test_fifo_io(tmp_path: Path) -> None:
