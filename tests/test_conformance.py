@@ -112,15 +112,14 @@ async def test_fd_io(tmp_path: Path) -> None:
     await check_io(make, output=logs.output)
 
 
-@pytest.mark.parametrize("on_death", ["epipe", "drain", "respawn"])
-async def test_binary_io(tmp_path: Path, on_death: Any) -> None:
+async def test_binary_io(tmp_path: Path) -> None:
     """An IO that hands everything to a logger."""
     numbers = itertools.count()
     loggers: dict[IO, FakeLogger] = {}
 
     async def make() -> IO:
         logger = FakeLogger.make(tmp_path / str(next(numbers)))
-        io = await BinaryIO.start(logger.uri(), id="c1", namespace="ns", on_death=on_death)
+        io = await BinaryIO.start(logger.uri(), id="c1", namespace="ns")
         loggers[io] = logger
         return io
 
