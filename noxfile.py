@@ -92,8 +92,9 @@ def coverage(session: nox.Session) -> None:
     pytest = ("coverage", "run", "-m", "pytest", *WORKERS)
     session.run(*pytest, *ASYNCIO, "-m", "not thorough", *session.posargs, env=env)
     if not session.posargs:
-        # The poller alone has lines for trio; `tests` runs everything there.
-        session.run(*pytest, "--loops=trio", "tests/test_poller.py", "tests/test_pump.py", env=env)
+        # These alone have lines for trio; `tests` runs everything there.
+        files = (f"tests/test_{name}.py" for name in ("poller", "pump", "testing_faults"))
+        session.run(*pytest, "--loops=trio", *files, env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
 
