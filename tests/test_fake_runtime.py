@@ -403,3 +403,14 @@ async def test_a_signal_for_who_waits(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 9
     assert await fake.client().list() == ()
+
+
+def test_a_state_of_somebody_else(tmp_path: Path) -> None:
+    """What others could have written is not believed: it would say whom to kill."""
+    fake = FakeRuntime.make(tmp_path)
+    os.chmod(fake.root, 0o777)
+    done = subprocess.run(
+        [fake.program, "--root", fake.root, "list"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "others may write it" in done.stderr

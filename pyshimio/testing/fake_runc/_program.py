@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(f"No help topic for {options.command!r}", log, log_format)
             return NO_COMMAND
         failed = FAILED.get(options.command, 1)
+        _check_root(options.root)
         mischief = Mischief(options.root, options.command)
         mischief.before()
         told = _parser(options.command).parse_args(options.rest)
@@ -78,6 +80,16 @@ def _globals() -> _Parser:
 
 def _runtime_directory() -> str:
     return os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pyshimio-{os.getuid()}"  # noqa: S108
+
+
+def _check_root(path: str) -> None:
+    """What it says decides whom we kill: nobody else may have written it."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    for directory in (path, os.path.dirname(os.path.abspath(path))):
+        status = os.stat(directory)
+        writable = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in {0, os.getuid()} or writable:
+            raise Failure(f"{directory} belongs to somebody else, or others may write it")
 
 
 def _parser(command: str) -> _Parser:
