@@ -31,7 +31,7 @@ from pyshimio.errors import StreamFailedError
 from pyshimio.logging import Copier, LogInfo, Problem, find_driver
 from pyshimio.logging._reader import Reader
 from pyshimio.testing import FakeClient, FakeLogger
-from support.children import GUARD
+from support.children import until
 from support.loops import LOOPS
 from support.machine import LoopMachine, run
 
@@ -43,14 +43,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ON_EACH_LOOP = pytest.mark.parametrize("loop", list(LOOPS))
-
-
-async def until(condition: object) -> None:
-    """Wait for what another process or a pump is about to do."""
-    assert callable(condition)
-    with anyio.fail_after(GUARD):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 class Output(LoopMachine):

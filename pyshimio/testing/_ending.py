@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 
+from .fake_runc._store import started
+
 __all__ = ("kill",)
 
 
@@ -16,12 +18,10 @@ def kill(pid: int, start: int) -> None:
         pid: Its number.
         start: When it began, in the kernel's ticks (field 22 of ``/proc/PID/stat``).
     """
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         pidfd = os.pidfd_open(pid)
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-            if int(fields[19]) == start:
+            if started(pid) == start:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         finally:
             os.close(pidfd)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import anyio
 import attrs
@@ -22,7 +22,52 @@ EVERYTHING = 1 << 40
 
 
 @attrs.define(eq=False)
-class FakeClient:
+class _Side:
+    """One side of a FIFO, which comes and goes.
+
+    Args:
+        path: The FIFO.
+    """
+
+    FLAGS: ClassVar[int]
+    path: str
+    _fd: int = -1
+
+    @property
+    def attached(self) -> bool:
+        """Whether it has the FIFO open."""
+        return self._fd >= 0
+
+    def fileno(self) -> int:
+        """Its descriptor, which stays its own."""
+        return self._fd
+
+    def attach(self) -> Self:
+        """Come: open the FIFO without waiting for the other side, if it is not open yet."""
+        if not self.attached:
+            self._fd = os.open(self.path, self.FLAGS | os.O_NONBLOCK | os.O_CLOEXEC)
+        return self
+
+    def detach(self) -> None:
+        """Go away; what is not read yet stays in the FIFO as long as somebody keeps it open."""
+        if self.attached:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self.attach()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+
+@attrs.define(eq=False)
+class FakeClient(_Side):
     """A reader of an output FIFO, as a container's client is one.
 
     Made, it is away; :meth:`attach` opens the FIFO without waiting for a writer, and leaving its
@@ -38,29 +83,7 @@ class FakeClient:
                 await client.read(4096, chunk=100, pause=0.001)
     """
 
-    path: str
-    _fd: int = -1
-
-    @property
-    def attached(self) -> bool:
-        """Whether it has the FIFO open."""
-        return self._fd >= 0
-
-    def fileno(self) -> int:
-        """Its descriptor, which stays its own."""
-        return self._fd
-
-    def attach(self) -> Self:
-        """Come: open the FIFO, if it is not open yet."""
-        if not self.attached:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        return self
-
-    def detach(self) -> None:
-        """Go away; what is not read yet stays in the FIFO as long as somebody keeps it open."""
-        if self.attached:
-            os.close(self._fd)
-            self._fd = -1
+    FLAGS = os.O_RDONLY
 
     async def read(
         self, count: int, *, chunk: int = 1 << 20, pause: float = 0.0, timeout: float = GUARD
@@ -113,41 +136,17 @@ class FakeClient:
         """Bytes that wait in the FIFO."""
         return _sys.unread(self._fd)
 
-    def __enter__(self) -> Self:
-        return self.attach()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.detach()
-
 
 @attrs.define(eq=False)
-class FakeInput:
+class FakeInput(_Side):
     """A writer of an input FIFO.
 
     Args:
         path: The FIFO.
     """
 
-    path: str
-    _fd: int = -1
-
-    def attach(self) -> Self:
-        """Come: open the FIFO, without waiting for a reader."""
-        if self._fd < 0:
-            # (For both, so that it need not wait; whoever reads sees a writer all the same.)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        return self
-
-    def detach(self) -> None:
-        """Go away, which a reader sees as the end if nobody else keeps the FIFO open."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    # (For both, so that it need not wait; whoever reads sees a writer all the same.)
+    FLAGS = os.O_RDWR
 
     async def send(
         self, data: bytes, *, chunk: int = 1 << 16, pause: float = 0.0, timeout: float = GUARD
@@ -167,17 +166,6 @@ class FakeInput:
                     await anyio.wait_writable(self._fd)
                 else:
                     await anyio.sleep(pause)
-
-    def __enter__(self) -> Self:
-        return self.attach()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.detach()
 
 
 @attrs.define(eq=False)
