@@ -126,7 +126,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation, with every warning an error, and run its examples."""
-    session.install("--group=docs", "-e.[cli]")
+    session.install("--group=docs", "-e.[cli,testing]")
     for builder in ("html", "doctest"):
         session.run(
             *("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", builder),
