@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import pty
 import subprocess
+import threading
+import tty
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +27,23 @@ from pyshimio import (
     Stdio,
     create_io,
 )
+from pyshimio._events import EventHub
 from pyshimio._fd import OwnedFd
+from pyshimio._fifo import FifoHandle, FifoSink, KeepAlive
 from pyshimio._file import FileSink, LogFile
+from pyshimio._poller import Poller
+from pyshimio._ring import RingSink
 from pyshimio._sink import DescriptorSink, NullSink, PipeSink
 from pyshimio._stdio import StdioURI
+from pyshimio.io._console import TerminalSink
+from pyshimio.io.fd import BlockingSink
 from pyshimio.logging import find_driver, read_log
 from pyshimio.logging._scheme import scheme
 from pyshimio.testing import FakeLogger, Recorder
 from pyshimio.testing.conformance import check_driver, check_io, check_sink, check_stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from pyshimio.abc import IO, Sink
 
@@ -229,6 +238,108 @@ async def test_descriptor_sinks(tmp_path: Path, kind: type[DescriptorSink]) -> N
         return path.read_bytes()
 
     await check_sink(make, read=read)
+
+
+async def test_blocking_sink(tmp_path: Path) -> None:
+    """A descriptor that a thread writes to."""
+    numbers = itertools.count()
+    paths: dict[Sink, Path] = {}
+
+    def make() -> Sink:
+        path = tmp_path / str(next(numbers))
+        sink = BlockingSink(OwnedFd(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)))
+        paths[sink] = path
+        return sink
+
+    await check_sink(make, read=lambda sink: paths[sink].read_bytes())
+
+
+async def test_fifo_sink(tmp_path: Path) -> None:
+    """A FIFO whose reader it keeps alive, and a client."""
+    numbers = itertools.count()
+    clients: dict[Sink, tuple[subprocess.Popen[bytes], Path]] = {}
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Sink]:
+        path = tmp_path / str(next(numbers))
+        fifo = f"{path}.fifo"
+        os.mkfifo(fifo)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = FifoHandle(fifo)
+        sink = FifoSink.open_now(handle, KeepAlive())
+        handle.close()
+        os.set_blocking(reader, True)
+        with path.open("wb") as file:
+            client = subprocess.Popen(["cat"], stdin=reader, stdout=file)
+        os.close(reader)
+        clients[sink] = client, path
+        try:
+            yield sink
+        finally:
+            sink.close()
+            client.wait()
+
+    def read(sink: Sink) -> bytes:
+        client, path = clients[sink]
+        client.wait()
+        return path.read_bytes()
+
+    await check_sink(make, read=read)
+
+
+async def test_terminal_sink() -> None:
+    """The input of a terminal that does not assemble lines."""
+    readers: dict[Sink, Callable[[], bytes]] = {}
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Sink]:
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        sink = TerminalSink(OwnedFd(os.dup(master)))
+        os.set_blocking(sink.fileno(), False)
+        got = bytearray()
+
+        def copy() -> None:
+            while not got.endswith(b"\0"):
+                got.extend(os.read(slave, 65536))
+
+        def end() -> bytes:
+            if reader.is_alive():
+                os.write(master, b"\0")
+                reader.join()
+            return bytes(got[:-1])
+
+        reader = threading.Thread(target=copy)
+        reader.start()
+        readers[sink] = end
+        try:
+            yield sink
+        finally:
+            sink.close()
+            end()
+            os.close(master)
+            os.close(slave)
+
+    await check_sink(make, read=lambda sink: readers[sink]())
+
+
+async def test_ring_sink() -> None:
+    """A ring that holds nothing up, before a sink that takes little at a time."""
+    recorders: dict[Sink, Recorder] = {}
+
+    def make() -> Sink:
+        recorder = Recorder(takes=1000)
+        sink = RingSink(
+            *("stdout", recorder),
+            capacity=1 << 20,
+            lane=None,
+            poller=Poller.current(),
+            hub=EventHub(),
+        )
+        recorders[sink] = recorder
+        return sink
+
+    await check_sink(make, read=lambda sink: bytes(recorders[sink].data))
 
 
 async def test_driver_sink(tmp_path: Path) -> None:

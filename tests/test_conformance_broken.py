@@ -263,6 +263,41 @@ async def test_a_sink_that_loses_bytes() -> None:
         await check_sink(Recorder, read=lambda recorder: bytes(recorder.data[:-1]))
 
 
+class Choosy(Recorder):
+    """Keeps every other byte, and counts the rest."""
+
+    thrown = 0
+
+    @property
+    def dropped(self) -> int:
+        """So many."""
+        return self.thrown
+
+    def write(self, buffers: Sequence[Any]) -> int | None:
+        """Half of it."""
+        data = b"".join(buffers)
+        kept = data[::2]
+        super().write([kept])
+        self.thrown += len(data) - len(kept)
+        return len(data)
+
+
+class Mixed(Choosy):
+    """Counts well, and gives another order."""
+
+    def write(self, buffers: Sequence[Any]) -> int | None:
+        """Backwards."""
+        return super().write([b"".join(buffers)[::-1]])
+
+
+async def test_a_sink_that_drops_bytes() -> None:
+    """It may, if it counts them and keeps the others in their order; not beside a stream."""
+    with pytest.raises(AssertionError, match="it keeps up with a stream; 150000 bytes"):
+        await check_sink(Choosy, read=lambda sink: bytes(sink.data))
+    with pytest.raises(AssertionError, match=r"its order.* 15 bytes of 30 did, and 15 were"):
+        await check_sink(Mixed, read=lambda sink: bytes(sink.data))
+
+
 # -- drivers ----------------------------------------------------------------------------------
 
 

@@ -217,6 +217,8 @@ class TerminalSink(DescriptorSink):
         self._last = last
 
     def write(self, buffers: Sequence[Buffer]) -> int | None:
+        if not buffers:
+            return 0
         view = memoryview(buffers[0])[:LINE]
         count = super().write([view])
         if count:
