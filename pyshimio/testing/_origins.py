@@ -1,4 +1,4 @@
-"""Where descriptors, children, threads and temporary files were made."""
+"""Where descriptors, children, threads, tasks and temporary files were made."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType, TracebackType
     from typing import Self
 
-__all__ = ("Origins",)
+__all__ = ("Origins", "of_task")
 
 DEEP = 60
 """Frames that are remembered of each stack."""
+SHALLOW = 20
+"""The same of each coroutine, of which there are many; whoever starts a task is near."""
 PASSED_OVER = sys.stdlib_module_names | {
     *{"_pytest", "anyio", "outcome", "pluggy", "pytest", "pytest_asyncio", "trio", "uvloop"},
 }
@@ -31,16 +33,32 @@ PASSED_OVER = sys.stdlib_module_names | {
 Frame = tuple["CodeType", int, str]
 
 
+def of_task(task: Any) -> str:
+    """In words, where a task's coroutine was made while there were :class:`Origins`, or ``""``.
+
+    Args:
+        task: Of asyncio or of trio.
+    """
+    coroutine = task.get_coro() if hasattr(task, "get_coro") else task.coro
+    modules = {getattr(module, "__file__", None): name for name, module in sys.modules.items()}
+    return _in_words(
+        (path, line, name, modules.get(path, ""))
+        for path, line, name in getattr(coroutine, "cr_origin", None) or ()
+    )
+
+
 class Origins:
     """Remembers the stack of whoever makes something, as long as the block lasts.
 
     It stands in front of the functions that make descriptors and children, those of the standard
     library and those of :mod:`pyshimio._sys`; what a C library opens by itself has no origin.
+    Coroutines remember it by themselves.
     """
 
     def __init__(self) -> None:
         self._stacks: dict[object, list[Frame]] = {}
         self._real: list[tuple[Any, str, object]] = []
+        self._depth = 0
 
     def of(self, *keys: object) -> str:
         """In words, for a thread, a path, a process (``("pid", number)``), or a descriptor.
@@ -52,10 +70,15 @@ class Origins:
         """
         for key in keys:
             if (stack := self._stacks.get(key)) is not None:
-                return _in_words(stack)
+                return _in_words(
+                    (code.co_filename, line, code.co_qualname, module)
+                    for code, line, module in stack
+                )
         return ""
 
     def __enter__(self) -> Self:
+        self._depth = sys.get_coroutine_origin_tracking_depth()
+        sys.set_coroutine_origin_tracking_depth(max(self._depth, SHALLOW))
         fd: Callable[[Any], Iterable[object]] = lambda made: [made]  # noqa: E731
         object_: Callable[[Any], Iterable[object]] = lambda made: [made.fileno()]  # noqa: E731
         both: Callable[[Any], Iterable[object]] = lambda made: made  # noqa: E731
@@ -90,6 +113,7 @@ class Origins:
         for owner, name, function in reversed(self._real):
             setattr(owner, name, function)
         self._real.clear()
+        sys.set_coroutine_origin_tracking_depth(self._depth)
 
     def _stand_before(self, owner: Any, name: str, keys: Callable[[Any], Iterable[object]]) -> None:
         function = getattr(owner, name)
@@ -136,18 +160,22 @@ def _stack() -> list[Frame]:
     return frames
 
 
-def _in_words(stack: list[Frame]) -> str:
-    """The nearest of pyshimio's frames, if that is who made it, and the nearest of the user's."""
+def _in_words(stack: Iterable[tuple[str, int, str, str]]) -> str:
+    """The nearest of pyshimio's frames, if that is who made it, and the nearest of the user's.
+
+    Args:
+        stack: Of each frame the file, the line, the function and the module.
+    """
     told: list[str] = []
-    for code, line, module in stack:
+    for path, line, function, module in stack:
         top = module.partition(".")[0]
         if top in PASSED_OVER or module.startswith("pyshimio.testing"):
             continue
-        if code.co_filename.endswith("/pytest/__main__.py"):
+        if path.endswith("/pytest/__main__.py"):
             continue
         if top == "pyshimio" and (told or module == _sys.__name__):
             continue
-        told.append(f"{_short(code.co_filename)}:{line} in {code.co_qualname}")
+        told.append(f"{_short(path)}:{line} in {function}")
         if top != "pyshimio":
             break
     return ", for ".join(told)

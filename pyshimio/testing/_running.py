@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 
 from .._poller import on_trio
+from ._origins import of_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,6 +58,11 @@ def without_leftover_tasks(
                 break
             await anyio.lowlevel.checkpoint()
             left = tasks() - before
-        assert not left, f"left behind: {', '.join(map(repr, left))}"
+        assert not left, f"left behind: {'; '.join(map(_told, left))}"
 
     return checked
+
+
+def _told(task: object) -> str:
+    origin = of_task(task)
+    return f"{task!r}, made at {origin}" if origin else repr(task)

@@ -56,14 +56,17 @@ def shimio_no_leaks(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Watch the tasks of an async test that is to leave nothing, whoever runs it."""
-    if (
-        isinstance(item, pytest.Function)
-        and "shimio_no_leaks" in item.fixturenames
-        and inspect.iscoroutinefunction(item.obj)
-    ):
-        from ._running import without_leftover_tasks  # noqa: PLC0415
+    if isinstance(item, pytest.Function) and "shimio_no_leaks" in item.fixturenames:
+        # Hypothesis' @given makes an ordinary function of it, and keeps what each example runs.
+        given = getattr(item.obj, "hypothesis", None)
+        test = item.obj if given is None else given.inner_test
+        if inspect.iscoroutinefunction(test):
+            from ._running import without_leftover_tasks  # noqa: PLC0415
 
-        item.obj = without_leftover_tasks(item.obj)
+            if given is None:
+                item.obj = without_leftover_tasks(test)
+            else:
+                given.inner_test = without_leftover_tasks(test)
     return (yield)
 
 
