@@ -121,6 +121,28 @@ async def test_an_expectation_that_is_not_met(tmp_path: Path) -> None:
         await container.reached("end", timeout=0.01)
 
 
+async def test_a_second_start(tmp_path: Path) -> None:
+    """It begins anew when it is told to: what was said and released before is forgotten."""
+    container = FakeContainer(tmp_path).expect(b"x").reach("point").hold("go")
+    for data in (b"x", b"y"):
+        async with PipeIO() as io:
+            process = await io.spawn(container.args)
+            assert io.stdin is not None
+            await io.stdin.send(data)
+            if data == b"x":
+                await container.reached("point")
+                container.release("go")
+                assert await process.wait() == 0
+                assert container.received == b"x"
+                container.forget()
+                assert container.received == b""
+                with pytest.raises(AssertionError, match="has not reached"):
+                    await container.reached("point", timeout=0)
+            else:
+                assert await process.wait() == FakeContainer.UNMET
+    assert container.received == b"y"
+
+
 async def test_input_where_none_is_expected() -> None:
     """Bytes before the end of stdin are as wrong as others than those expected."""
     async with PipeIO(stderr=False) as io:
@@ -448,6 +470,22 @@ async def test_a_client_that_goes_and_comes_again(shimio: Shimio) -> None:
         fifos.stdout.attach()
         assert first + await fifos.stdout.read(19_000) == numbered(20_000)
         assert (await io.drain()).complete
+
+
+async def test_who_reads_the_input(shimio: Shimio) -> None:
+    """It waits for the first one, and is told when that one has gone."""
+    stdin = shimio.fifos().stdin.attach()
+    async with anyio.create_task_group() as group:
+        group.start_soon(stdin.send, b"hello")
+        await anyio.wait_all_tasks_blocked()
+        reader = os.open(stdin.path, os.O_RDONLY)
+    assert os.read(reader, 10) == b"hello"
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        await stdin.send(b"?")
+    stdin.detach()
+    with pytest.raises(TimeoutError):
+        await stdin.send(b"?", timeout=0.05)
 
 
 async def test_fifos_with_a_terminal(shimio: Shimio) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import attrs
@@ -22,14 +24,13 @@ EVERYTHING = 1 << 40
 
 
 @attrs.define(eq=False)
-class _Side:
+class _Side(ABC):
     """One side of a FIFO, which comes and goes.
 
     Args:
         path: The FIFO.
     """
 
-    FLAGS: ClassVar[int]
     path: str
     _fd: int = -1
 
@@ -45,8 +46,12 @@ class _Side:
     def attach(self) -> Self:
         """Come: open the FIFO without waiting for the other side, if it is not open yet."""
         if not self.attached:
-            self._fd = os.open(self.path, self.FLAGS | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = self._open()
         return self
+
+    @abstractmethod
+    def _open(self) -> int:
+        """The FIFO, non-blocking and at once."""
 
     def detach(self) -> None:
         """Go away; what is not read yet stays in the FIFO as long as somebody keeps it open."""
@@ -83,7 +88,8 @@ class FakeClient(_Side):
                 await client.read(4096, chunk=100, pause=0.001)
     """
 
-    FLAGS = os.O_RDONLY
+    def _open(self) -> int:
+        return _open(self.path, os.O_RDONLY)
 
     async def read(
         self, count: int, *, chunk: int = 1 << 20, pause: float = 0.0, timeout: float = GUARD
@@ -141,19 +147,38 @@ class FakeClient(_Side):
 class FakeInput(_Side):
     """A writer of an input FIFO.
 
+    As any writer, it can write as soon as somebody has the FIFO open for reading, and it is told
+    when nobody has any more.
+
     Args:
         path: The FIFO.
     """
 
-    # (For both, so that it need not wait; whoever reads sees a writer all the same.)
-    FLAGS = os.O_RDWR
+    _met: bool = False
+
+    def _open(self) -> int:
+        self._met = True
+        try:
+            return _open(self.path, os.O_WRONLY)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        self._met = False  # nobody reads yet: it takes a reader of our own to come before
+        both = _open(self.path, os.O_RDWR)
+        try:
+            return _open(self.path, os.O_WRONLY)
+        finally:
+            os.close(both)
 
     async def send(
         self, data: bytes, *, chunk: int = 1 << 16, pause: float = 0.0, timeout: float = GUARD
     ) -> None:
         """Write all of *data*, in pieces of *chunk* bytes with a rest of *pause* seconds.
 
+        It comes, if it is away, and waits for somebody who reads.
+
         Raises:
+            BrokenPipeError: Whoever read it has gone.
             TimeoutError: It took longer than *timeout* seconds.
         """
         self.attach()
@@ -164,8 +189,17 @@ class FakeInput(_Side):
                     view = view[os.write(self._fd, view[:chunk]) :]
                 except BlockingIOError:
                     await anyio.wait_writable(self._fd)
+                except BrokenPipeError:
+                    if self._met:
+                        raise
+                    await anyio.sleep(0.001)
                 else:
+                    self._met = True
                     await anyio.sleep(pause)
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 @attrs.define(eq=False)

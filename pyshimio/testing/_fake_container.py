@@ -20,6 +20,7 @@ __all__ = ("FakeContainer", "numbered")
 
 Output = Literal["stdout", "stderr"]
 Step = tuple[object, ...]
+SAID = frozenset({"stdin", "signals", "unmet"})
 LONGEST = 1 << 15
 """Bytes of one write."""
 LONGEST_SCRIPT = (1 << 17) - 1
@@ -224,6 +225,12 @@ class FakeContainer:
             AssertionError: One was not met.
         """
         assert not self.unmet, "; ".join(self.unmet)
+
+    def forget(self) -> None:
+        """Take back all that it has said, and what was released, before it is started again."""
+        for name in os.listdir(self._path("")):
+            if name in SAID or name.endswith((".reached", ".released")):
+                os.unlink(self._path(name))
 
     def end(self) -> None:
         """Kill what is left of it, whatever it has started; the fixture does so after the test.
