@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -36,6 +38,7 @@ from pyshimio._fd import OwnedFd
 from pyshimio._fifo import FifoHandle, FifoSink, KeepAlive
 from pyshimio.errors import StreamFailedError
 from pyshimio.io._base import BaseIO
+from pyshimio.logging import _kernel
 from pyshimio.testing import FakeClient
 from pyshimio.testing.faults import ANY, FAULTS, REPEATED, SHORT, SURE, every_failure, fail_syscall
 from support.children import GUARD
@@ -75,6 +78,7 @@ FLOORS: dict[str, int] = {
     "file_block_inline": 19,
     "file_fail_inline": 24,
     "file_reopen": 36,
+    "log_json_file": 32,
     "binary_epipe": 38,
     "binary_epipe_handover": 20,
     "binary_respawn": 34,
@@ -167,10 +171,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_call_has_its_faults() -> None:
-    """A new function in _sys is either given faults or said to have none."""
+    """A new function in _sys or of log drivers is either given faults or said to have none."""
     calls = {
-        name
-        for name, value in vars(_sys).items()
+        f"{prefix}{name}"
+        for prefix, module in (("", _sys), ("log.", _kernel))
+        for name, value in vars(module).items()
         if callable(value) and not name.startswith("_") and not isinstance(value, type)
     }
     known = set(FAULTS) | SURE
@@ -687,6 +692,36 @@ def anew(logger: Path, where: Path) -> tuple[str, Path]:
     """
     directory = Path(tempfile.mkdtemp(dir=where))
     return uri_of(logger, ("dir", str(directory))), directory / "out"
+
+
+async def test_a_log_driver(tmp_path: Path, source: Path) -> None:
+    """Every line is in one of the rotated files, once and in its order, or it is counted."""
+    path = tmp_path / "logs" / "c.log"
+    old = b'{"log":"old\\n","stream":"stdout","time":"2026-01-01T00:00:00Z"}\n'
+
+    async def log_json_file() -> None:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+        path.write_bytes(old + old[:20])
+        uri = f"log+json-file://{path}?max-size=50k&max-file=9"
+        async with await create_io(uri, id="c", namespace="n") as io:
+            process = await io.spawn(["cat", str(source)])
+            result = await io.drain(sink_timeout=GUARD)
+            with anyio.fail_after(GUARD):
+                await process.wait()
+        files = [path.with_name(f"c.log.{number}") for number in range(9, 0, -1)]
+        entries = b"".join(file.read_bytes() for file in [*files, path] if file.exists())
+        lines = [json.loads(entry)["log"].encode() for entry in entries.splitlines()]
+        assert lines[0] == b"old\n"
+        # What is missing is whole lines, and nothing is there twice.
+        assert lines[1:] == sorted(set(lines[1:]) & set(LINES.splitlines(keepends=True)))
+        # (A batch that fails counts as a whole, although some of it may have been written.)
+        missing = len(LINES) - len(b"".join(lines[1:]))
+        stdout = result.stdout
+        assert stdout is not None
+        assert not missing or not stdout.finished or stdout.dropped >= missing, (missing, stdout)
+
+    await check(log_json_file, only=[name for name in FAULTS if name.startswith("log.")])
 
 
 @pytest.mark.parametrize("handover", [False, True])

@@ -101,9 +101,13 @@ class LogFile:
         except BaseException:
             _kernel.close(fd)
             raise
-        self._close()
-        self._fd = fd
+        old, self._fd = self._fd, fd
         self._inode = (status.st_dev, status.st_ino)
+        if old >= 0:
+            try:
+                _kernel.close(old)
+            except OSError as error:
+                self._failed(error)  # it is closed; the new one has nothing to do with it
 
     def _check(self, mode: int) -> None:
         if not stat.S_ISREG(mode):

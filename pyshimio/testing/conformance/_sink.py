@@ -40,7 +40,7 @@ async def check_sink(make: Make[Sink], *, read: Callable[[Any], bytes] | None = 
         make: Gives a new sink, whose destination is empty: a function, a coroutine function, or an
             async context manager.
         read: What has arrived up to now; it gets the sink, which is closed by then.  What is
-            missing has to be in :attr:`~pyshimio.Sink.dropped`.  None: nobody can know.
+            missing has to be in :attr:`~pyshimio.abc.Sink.dropped`.  None: nobody can know.
 
     Raises:
         AssertionError: A promise was broken; the message says which.

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ... import _sys
+from ...logging import _kernel
 from ._table import FAULTS, REPEATED, SHORT, SURE, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from types import ModuleType
 
 __all__ = ("ANY", "Calls", "count_syscalls", "fail_syscall", "replaced")
 
@@ -65,6 +67,8 @@ def fail_syscall(  # noqa: D417 - three ways to fail share a line
 ) -> Generator[Calls]:
     """Let the *k*-th call of a function in :mod:`pyshimio._sys` go wrong, and no other.
 
+    Those of log drivers, in this process, are named ``log.open``, ``log.write`` and so on.
+
     Calls count from any thread.  Everything is as before when the block is left.
 
     Args:
@@ -80,7 +84,7 @@ def fail_syscall(  # noqa: D417 - three ways to fail share a line
     """
     fault = Fault(error, short=short, interrupted=interrupted)
     if name != ANY and name not in FAULTS and name not in SURE:
-        raise ValueError(f"pyshimio._sys has no call {name!r}")
+        raise ValueError(f"pyshimio makes no call {name!r}; FAULTS and SURE have their names")
     if short and name not in SHORT:
         raise ValueError(f"{name} moves no bytes, so it cannot come back short")
     if k < 1:
@@ -93,7 +97,7 @@ def fail_syscall(  # noqa: D417 - three ways to fail share a line
 def replaced(wanted: str, k: int, fault: Fault | None) -> Generator[Calls]:
     calls = Calls()
     names = set(FAULTS) if wanted == ANY else {*FAULTS, wanted}
-    real = {name: getattr(_sys, name) for name in names}
+    real = {name: getattr(*_place(name)) for name in names}
 
     def replacement(name: str) -> Callable[..., Any]:
         function = real[name]
@@ -106,12 +110,18 @@ def replaced(wanted: str, k: int, fault: Fault | None) -> Generator[Calls]:
         return call
 
     for name in names:
-        setattr(_sys, name, replacement(name))
+        setattr(*_place(name), replacement(name))
     try:
         yield calls
     finally:
         for name, function in real.items():
-            setattr(_sys, name, function)
+            setattr(*_place(name), function)
+
+
+def _place(name: str) -> tuple[ModuleType, str]:
+    """The module of a call, and what it is named there."""
+    kind, _, rest = name.rpartition(".")
+    return (_kernel if kind else _sys, rest)
 
 
 def _go_wrong(  # noqa: PLR0917 - handed on as they are
@@ -125,14 +135,14 @@ def _go_wrong(  # noqa: PLR0917 - handed on as they are
     if name in {"read", "readv"} and not _may_read_less(args[0], fault):
         return function(*args, **options)
     if fault.short:
-        return function(*_fewer(name, args), **options)
+        return function(*_fewer(_place(name)[1], args), **options)
     if isinstance(fault.interrupted, BaseException):
         calls.injected = fault.interrupted
         raise fault.interrupted
     if fault.interrupted and name in REPEATED:
         return function(*args, **options)
     code = errno.EINTR if fault.error is None else fault.error
-    if name == "close":
+    if name in {"close", "log.close"}:
         function(*args)  # the number is gone whatever close(2) says
     elif (name, code) == ("pidfd_send_signal", errno.ESRCH):
         with suppress(ProcessLookupError):

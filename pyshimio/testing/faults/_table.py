@@ -1,9 +1,10 @@
 """How the kernel can fail each call that pyshimio makes.
 
 Calls are those of :mod:`pyshimio._sys`, through which everything goes that pyshimio asks of the
-kernel.  A fault is one that Linux and CPython can produce: a call that CPython repeats after EINTR
-(PEP 475) never raises InterruptedError, a ``close`` that fails has closed, and a child that
-cannot be waited for has been waited for by somebody else.
+kernel, and those of log drivers, which are named ``log.open`` and so on.  A fault is one that
+Linux and CPython can produce: a call that CPython repeats after EINTR (PEP 475) never raises
+InterruptedError, a ``close`` that fails has closed, and a child that cannot be waited for has been
+waited for by somebody else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ("FAULTS", "REPEATED", "SHORT", "SURE", "Fault")
 
-SHORT = frozenset({"read", "readv", "write", "writev", "splice", "recv_fds"})
+SHORT = frozenset({"read", "readv", "write", "writev", "splice", "recv_fds", "log.write"})
 """Calls that may move fewer bytes than they were asked to."""
 
 REPEATED = frozenset(
@@ -26,6 +27,7 @@ REPEATED = frozenset(
         *{"open", "reopen", "read", "readv", "write", "writev", "splice", "fchown"},
         *{"dup", "status_flags", "pipe_size", "set_pipe_size"},
         *{"epoll_wait", "poll_now", "wait_writable", "waitid", "accept", "recv_fds"},
+        *{"log.open", "log.write", "log.read", "log.pread", "log.lock"},
     }
 )
 """Calls that CPython repeats by itself when a signal interrupts them."""
@@ -113,6 +115,21 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "rmdir": _errors(errno.ENOTEMPTY),
     "unlink": _errors(errno.EACCES),
     "chmod": _errors(errno.EPERM),
+    # Log drivers.
+    "log.open": _errors(errno.EMFILE, errno.EACCES),
+    "log.write": (*_errors(errno.ENOSPC, errno.EIO), _SHORT),
+    "log.read": _errors(errno.EIO),
+    "log.pread": _errors(errno.EIO),
+    "log.close": _errors(errno.EINTR, errno.EIO),
+    "log.fstat": _errors(errno.EIO),
+    "log.stat": _errors(errno.EACCES, errno.EIO),
+    "log.ftruncate": _errors(errno.EIO),
+    "log.lock": _errors(errno.ENOLCK),
+    "log.listdir": _errors(errno.EACCES),
+    "log.makedirs": _errors(errno.EACCES, errno.ENOSPC),
+    "log.rename": _errors(errno.EACCES, errno.ENOSPC),
+    "log.symlink": _errors(errno.EACCES, errno.ENOSPC),
+    "log.unlink": _errors(errno.EACCES),
 }
 """How the kernel can fail each call."""
 
@@ -135,8 +152,11 @@ SURE = frozenset(
             "kill_child",
         },
         *{"set_subreaper", "is_subreaper"},
+        # Of log drivers: these ask for what a program has at its start, or for nothing.
+        *{"log.pipe", "log.set_close_on_exec", "log.poll", "log.handle", "log.wake_by"},
+        *{"log.unread", "log.has_writer", "log.clock", "log.monotonic", "log.sleep"},
         # No calls of the kernel, or none that pyshimio makes.
         *{"getpid", "is_fifo", "never_blocks", "monotonic", "perf_counter", "makedirs", "raw_mode"},
     }
 )
-"""The rest of :mod:`pyshimio._sys`: what never fails."""
+"""The rest of them: what never fails."""
