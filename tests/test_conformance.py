@@ -41,6 +41,7 @@ from pyshimio.logging import find_driver, read_log
 from pyshimio.logging._scheme import scheme
 from pyshimio.testing import FakeLogger, Recorder
 from pyshimio.testing.conformance import check_driver, check_io, check_sink, check_stream
+from support.children import GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -277,11 +278,11 @@ async def test_fifo_sink(tmp_path: Path) -> None:
             yield sink
         finally:
             sink.close()
-            client.wait()
+            client.wait(GUARD)
 
     def read(sink: Sink) -> bytes:
         client, path = clients[sink]
-        client.wait()
+        client.wait(GUARD)
         return path.read_bytes()
 
     await check_sink(make, read=read)
@@ -305,11 +306,12 @@ async def test_terminal_sink() -> None:
 
         def end() -> bytes:
             if reader.is_alive():
+                os.set_blocking(master, True)  # the sink's description, which is this one
                 os.write(master, b"\0")
-                reader.join()
+                reader.join(GUARD)
             return bytes(got[:-1])
 
-        reader = threading.Thread(target=copy)
+        reader = threading.Thread(target=copy, daemon=True)
         reader.start()
         readers[sink] = end
         try:

@@ -290,8 +290,22 @@ class Mixed(Choosy):
         return super().write([b"".join(buffers)[::-1]])
 
 
+class Strict(Choosy):
+    """Throws away commas, and all that comes too late."""
+
+    def write(self, buffers: Sequence[Any]) -> int | None:
+        """The rest of it."""
+        data = b"".join(buffers)
+        kept = b"" if self.closed else data.replace(b",", b"")
+        if kept:
+            Recorder.write(self, [kept])
+        self.thrown += len(data) - len(kept)
+        return len(data)
+
+
 async def test_a_sink_that_drops_bytes() -> None:
     """It may, if it counts them and keeps the others in their order; not beside a stream."""
+    await check_sink(Strict, read=lambda sink: bytes(sink.data))
     with pytest.raises(AssertionError, match="it keeps up with a stream; 150000 bytes"):
         await check_sink(Choosy, read=lambda sink: bytes(sink.data))
     with pytest.raises(AssertionError, match=r"its order.* 15 bytes of 30 did, and 15 were"):

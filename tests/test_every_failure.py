@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -79,6 +80,7 @@ FLOORS: dict[str, int] = {
     "file_fail_inline": 24,
     "file_reopen": 36,
     "log_json_file": 32,
+    "log_json_file_gzip": 60,
     "binary_epipe": 38,
     "binary_epipe_handover": 20,
     "binary_respawn": 34,
@@ -186,7 +188,7 @@ def test_every_call_has_its_faults() -> None:
 
 def test_one_call_fails() -> None:
     """The k-th call fails before it happens, no other does, and all is as it was afterwards."""
-    real = dict(vars(_sys))
+    real = (dict(vars(_sys)), dict(vars(_kernel)))
     reader, writer = os.pipe()
     try:
         with fail_syscall("write", 2, error=errno.ENOSPC) as calls:
@@ -206,10 +208,20 @@ def test_one_call_fails() -> None:
         with fail_syscall("read", 5, error=errno.EIO) as calls:
             _sys.write(writer, b"x")
         assert (calls.failed, calls.injected) == (None, None)
+        with fail_syscall("log.write", error=errno.EIO) as calls:
+            assert _sys.write(writer, b"x") == 1
+            with pytest.raises(OSError, match="Input/output"):
+                _kernel.write(writer, b"x")
+        assert (calls.failed, calls.names) == ("log.write", ["write", "log.write"])
+        with fail_syscall("log.close", error=errno.EIO):
+            with pytest.raises(OSError, match="Input/output"):
+                _kernel.close(other := os.dup(reader))
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(other)
     finally:
         os.close(reader)
         os.close(writer)
-    assert dict(vars(_sys)) == real
+    assert (vars(_sys), vars(_kernel)) == real
 
 
 def test_one_call_comes_back_short(tmp_path: Path) -> None:
@@ -222,6 +234,9 @@ def test_one_call_comes_back_short(tmp_path: Path) -> None:
     try:
         with fail_syscall("write", short=True):
             assert _sys.write(file, b"12345") == 1
+        with fail_syscall("log.write", short=True):
+            assert _kernel.write(file, b"2345") == 1
+        os.lseek(file, 1, os.SEEK_SET)
         with fail_syscall("writev", short=True):
             assert _sys.writev(file, [b"", b"2345", b"6"]) == 1
         os.lseek(file, 0, os.SEEK_SET)
@@ -694,7 +709,8 @@ def anew(logger: Path, where: Path) -> tuple[str, Path]:
     return uri_of(logger, ("dir", str(directory))), directory / "out"
 
 
-async def test_a_log_driver(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("compress", ["false", "true"])
+async def test_a_log_driver(tmp_path: Path, source: Path, compress: str) -> None:
     """Every line is in one of the rotated files, once and in its order, or it is counted."""
     path = tmp_path / "logs" / "c.log"
     old = b'{"log":"old\\n","stream":"stdout","time":"2026-01-01T00:00:00Z"}\n'
@@ -703,14 +719,21 @@ async def test_a_log_driver(tmp_path: Path, source: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir()
         path.write_bytes(old + old[:20])
-        uri = f"log+json-file://{path}?max-size=50k&max-file=9"
+        uri = f"log+json-file://{path}?max-size=50k&max-file=9&compress={compress}"
         async with await create_io(uri, id="c", namespace="n") as io:
             process = await io.spawn(["cat", str(source)])
             result = await io.drain(sink_timeout=GUARD)
             with anyio.fail_after(GUARD):
                 await process.wait()
-        files = [path.with_name(f"c.log.{number}") for number in range(9, 0, -1)]
-        entries = b"".join(file.read_bytes() for file in [*files, path] if file.exists())
+        entries = b""
+        for number in range(9, 0, -1):
+            file = path.with_name(f"c.log.{number}")
+            packed = path.with_name(f"c.log.{number}.gz")
+            if file.exists():
+                entries += file.read_bytes()
+            elif packed.exists():
+                entries += gzip.decompress(packed.read_bytes())
+        entries += path.read_bytes() if path.exists() else b""
         lines = [json.loads(entry)["log"].encode() for entry in entries.splitlines()]
         assert lines[0] == b"old\n"
         # What is missing is whole lines, and nothing is there twice.
@@ -721,6 +744,7 @@ async def test_a_log_driver(tmp_path: Path, source: Path) -> None:
         assert stdout is not None
         assert not missing or not stdout.finished or stdout.dropped >= missing, (missing, stdout)
 
+    log_json_file.__name__ += "_gzip" if compress == "true" else ""
     await check(log_json_file, only=[name for name in FAULTS if name.startswith("log.")])
 
 

@@ -19,6 +19,7 @@ from pyshimio.errors import LogFileError
 from pyshimio.logging import LogFile, Rotation
 from pyshimio.logging._gzip import compress
 from pyshimio.logging._rotation import numbered
+from pyshimio.testing.faults import fail_syscall
 from support.mounts import tmpfs
 
 if TYPE_CHECKING:
@@ -48,6 +49,27 @@ def contents(path: Path) -> list[bytes]:
 
 
 # -- rotation ----------------------------------------------------------------------------------
+
+
+def test_an_old_file_that_does_not_close(tmp_path: Path) -> None:
+    """The new one is used all the same, whoever has asked for it; and it is said."""
+    log = tmp_path / "log"
+    told: list[Exception] = []
+    file = LogFile(str(log), rotation=Rotation(max_size=100, max_file=3), failed=told.append)
+    file.open()
+    before = os.listdir("/proc/self/fd")
+    with fail_syscall("log.close", error=errno.EIO):
+        file.write(lines(*range(15)))
+    with fail_syscall("log.close", error=errno.EIO):
+        file.reopen()
+    file.write(lines(15))
+    assert [str(error) for error in told] == [
+        f"the old file of the log {log} may lack its end: closing it gave Input/output error"
+    ] * 2
+    assert (file.failures, file.rotations, file.reopened) == (2, 1, 1)
+    assert os.listdir("/proc/self/fd") == before
+    file.close()
+    assert b"".join(contents(log)) == lines(*range(16))
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])

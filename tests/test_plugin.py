@@ -132,6 +132,11 @@ def test_thread(shimio_no_leaks):
 async def test_io(shimio_no_leaks):
     kept.append(PipeIO())
 
+def test_log(shimio_no_leaks, tmp_path):
+    from pyshimio.logging import LogFile
+    kept.append(LogFile(str(tmp_path / "log")))
+    kept[-1].open()
+
 async def test_task(shimio_no_leaks):
     kept.append(asyncio.create_task(asyncio.sleep(60)))
 
@@ -170,14 +175,15 @@ def test_leaks_are_named(tmp_path: Path) -> None:
         "temporary": r"temporary /tmp/.*/leak-\w+, made at test_leaky.py:25 in test_temporary",
         "thread": r"Thread\(.*\)>, made at test_leaky.py:30 in test_thread",
         "io": r"pipe:\[\d+\], made at .*io/pipe.py:\d+ in .*, for test_leaky.py:33 in test_io",
-        "task": r"left behind: <Task pending .*sleep.*, made at test_leaky.py:36 in test_task",
-        "given": r"left behind: <Task pending .*sleep.*, made at test_leaky.py:41 in test_given",
-        "nursery": r"left behind: <Task .*sleep.*, made at test_leaky.py:44 in test_nursery",
+        "log": r"/log, made at .*_log_file.py:\d+ in .*, for test_leaky.py:38 in test_log",
+        "task": r"left behind: <Task pending .*sleep.*, made at test_leaky.py:41 in test_task",
+        "given": r"left behind: <Task pending .*sleep.*, made at test_leaky.py:46 in test_given",
+        "nursery": r"left behind: <Task .*sleep.*, made at test_leaky.py:49 in test_nursery",
     }
     for name, pattern in told.items():
         assert re.search(pattern, done.stdout), f"{name}:\n{done.stdout}"
     # (The body of a test that leaves something passes: but for a task, that is seen afterwards.)
-    assert "3 failed, 9 passed, 5 deselected, 7 errors" in done.stdout.splitlines()[-1]
+    assert "3 failed, 10 passed, 5 deselected, 8 errors" in done.stdout.splitlines()[-1]
 
 
 def test_attributes(shimio: Shimio) -> None:

@@ -217,9 +217,8 @@ class TerminalSink(DescriptorSink):
         self._last = last
 
     def write(self, buffers: Sequence[Buffer]) -> int | None:
-        if not buffers:
-            return 0
-        view = memoryview(buffers[0])[:LINE]
+        views = (memoryview(buffer) for buffer in buffers)
+        view = next((view for view in views if view), memoryview(b""))[:LINE]
         count = super().write([view])
         if count:
             self._last = bytes(view[count - 1 : count])

@@ -39,13 +39,14 @@ class LogFile:
         repair: Cut off what is no whole record when the file is opened: the beginning of one that
             a process that was killed could not end, or NULs that a crashed file system has put
             there.
-        failed: Told why the file could not be rotated or opened anew, and the old one stays in use.
+        failed: Told why the file could not be rotated or opened anew, and the old one stays in use;
+            or that the old one was not closed well, so that it may lack its end.
 
     Attributes:
         repaired: Bytes that were cut off.
         rotations: How often it was rotated.
         reopened: How often it was opened anew.
-        failures: How often it could not be rotated or opened anew, and the old one stayed in use.
+        failures: How often it could not be rotated, opened anew or closed well.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class LogFile:
             try:
                 _kernel.close(old)
             except OSError as error:
-                self._failed(error)  # it is closed; the new one has nothing to do with it
+                self._failed(self._unclosed(error))
 
     def _check(self, mode: int) -> None:
         if not stat.S_ISREG(mode):
@@ -120,6 +121,14 @@ class LogFile:
     def _failure(self, error: OSError) -> LogFileError:
         return LogFileError(
             f"cannot open the log {self.path}: {error.strerror}",
+            path=self.path,
+            errno=error.errno or errno.EIO,
+        )
+
+    def _unclosed(self, error: OSError) -> LogFileError:
+        return LogFileError(
+            f"the old file of the log {self.path} may lack its end: closing it gave"
+            f" {error.strerror}",
             path=self.path,
             errno=error.errno or errno.EIO,
         )
@@ -256,9 +265,11 @@ class LogFile:
 
         What waits for room is lost.
         """
-        self._close()
-        if self._rotation is not None:
-            self._rotation.wait(COMPRESSION)
+        try:
+            self._close()
+        finally:
+            if self._rotation is not None:
+                self._rotation.wait(COMPRESSION)
 
     def abandon(self) -> None:
         """Close it; a file that is being compressed will be so later, or by the next process."""

@@ -32,7 +32,7 @@ class _Side(ABC):
     """
 
     path: str
-    _fd: int = -1
+    _fd: int = attrs.field(default=-1, init=False)
 
     @property
     def attached(self) -> bool:
@@ -148,13 +148,13 @@ class FakeInput(_Side):
     """A writer of an input FIFO.
 
     As any writer, it can write as soon as somebody has the FIFO open for reading, and it is told
-    when nobody has any more.
+    when those are gone whom it has met: who was there when it came, or has let it write since.
 
     Args:
         path: The FIFO.
     """
 
-    _met: bool = False
+    _met: bool = attrs.field(default=False, init=False)
 
     def _open(self) -> int:
         self._met = True
@@ -178,7 +178,7 @@ class FakeInput(_Side):
         It comes, if it is away, and waits for somebody who reads.
 
         Raises:
-            BrokenPipeError: Whoever read it has gone.
+            BrokenPipeError: Those whom it has met are gone.
             TimeoutError: It took longer than *timeout* seconds.
         """
         self.attach()

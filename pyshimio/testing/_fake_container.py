@@ -227,7 +227,10 @@ class FakeContainer:
         assert not self.unmet, "; ".join(self.unmet)
 
     def forget(self) -> None:
-        """Take back all that it has said, and what was released, before it is started again."""
+        """Take back all that it has said, and what was released, before it is started again.
+
+        It has to have ended; what it has started (:meth:`fork`) keeps its own.
+        """
         for name in os.listdir(self._path("")):
             if name in SAID or name.endswith((".reached", ".released")):
                 os.unlink(self._path(name))

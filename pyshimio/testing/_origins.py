@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .. import _sys
+from ..logging import _kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +42,12 @@ def of_task(task: Any) -> str:
         task: Of asyncio or of trio.
     """
     coroutine = task.get_coro() if hasattr(task, "get_coro") else task.coro
-    modules = {getattr(module, "__file__", None): name for name, module in sys.modules.items()}
+    # (In the dictionary: some modules are loaded when they are asked for anything.)
+    modules = {
+        vars(module).get("__file__"): name
+        for name, module in sys.modules.copy().items()
+        if type(module) is ModuleType  # others may be anything
+    }
     return _in_words(
         (path, line, name, modules.get(path, ""))
         for path, line, name in getattr(coroutine, "cr_origin", None) or ()
@@ -51,8 +58,8 @@ class Origins:
     """Remembers the stack of whoever makes something, as long as the block lasts.
 
     It stands in front of the functions that make descriptors and children, those of the standard
-    library and those of :mod:`pyshimio._sys`; what a C library opens by itself has no origin.
-    Coroutines remember it by themselves.
+    library, those of :mod:`pyshimio._sys` and those of log drivers; what a C library opens by
+    itself has no origin.  Coroutines remember it by themselves, those of the block's thread.
     """
 
     def __init__(self) -> None:
@@ -92,6 +99,8 @@ class Origins:
             *((_sys, name, fd) for name in ("timerfd", "pidfd_open", "memory_file")),
             *((_sys, name, both) for name in ("pipe", "openpty")),
             (_sys, "posix_spawn", pid),
+            (_kernel, "open", fd),
+            (_kernel, "pipe", both),
             (builtins, "open", object_),
             (io, "open", object_),
             (tempfile, "mkdtemp", fd),
@@ -171,9 +180,9 @@ def _in_words(stack: Iterable[tuple[str, int, str, str]]) -> str:
         top = module.partition(".")[0]
         if top in PASSED_OVER or module.startswith("pyshimio.testing"):
             continue
-        if path.endswith("/pytest/__main__.py"):
+        if path.endswith("/pytest/__main__.py") or path.startswith("<"):
             continue
-        if top == "pyshimio" and (told or module == _sys.__name__):
+        if top == "pyshimio" and (told or module in {_sys.__name__, _kernel.__name__}):
             continue
         told.append(f"{_short(path)}:{line} in {function}")
         if top != "pyshimio":

@@ -56,18 +56,21 @@ def shimio_no_leaks(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Watch the tasks of an async test that is to leave nothing, whoever runs it."""
-    if isinstance(item, pytest.Function) and "shimio_no_leaks" in item.fixturenames:
-        # Hypothesis' @given makes an ordinary function of it, and keeps what each example runs.
-        given = getattr(item.obj, "hypothesis", None)
-        test = item.obj if given is None else given.inner_test
-        if inspect.iscoroutinefunction(test):
-            from ._running import without_leftover_tasks  # noqa: PLC0415
+    if not (isinstance(item, pytest.Function) and "shimio_no_leaks" in item.fixturenames):
+        return (yield)
+    # Hypothesis' @given makes an ordinary function of it, and keeps what each example runs.
+    given = getattr(item.obj, "hypothesis", None)
+    owner, name = (item, "obj") if given is None else (given, "inner_test")
+    test = getattr(owner, name)
+    if not inspect.iscoroutinefunction(test):
+        return (yield)
+    from ._running import without_leftover_tasks  # noqa: PLC0415
 
-            if given is None:
-                item.obj = without_leftover_tasks(test)
-            else:
-                given.inner_test = without_leftover_tasks(test)
-    return (yield)
+    setattr(owner, name, without_leftover_tasks(test))
+    try:
+        return (yield)
+    finally:
+        setattr(owner, name, test)  # it may be the test of others, who leave what they like
 
 
 def _need_linux() -> None:

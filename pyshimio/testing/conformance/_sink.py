@@ -40,7 +40,8 @@ async def check_sink(make: Make[Sink], *, read: Callable[[Any], bytes] | None = 
         make: Gives a new sink, whose destination is empty: a function, a coroutine function, or an
             async context manager.
         read: What has arrived up to now; it gets the sink, which is closed by then.  What is
-            missing has to be in :attr:`~pyshimio.abc.Sink.dropped`.  None: nobody can know.
+            missing has to be in :attr:`~pyshimio.abc.Sink.dropped`; of what a child writes at the
+            pace at which it is taken, nothing may be.  None: nobody can know.
 
     Raises:
         AssertionError: A promise was broken; the message says which.
@@ -140,7 +141,7 @@ def _unused(sink: Sink) -> bytes:
 
 
 def _buffers(sink: Sink) -> bytes:
-    _put(sink, [b"bytes,", bytearray(b"bytearray,"), memoryview(b"xmemoryview")[1:]])
+    _put(sink, [b"", b"bytes,", bytearray(b"bytearray,"), memoryview(b"xmemoryview")[1:]])
     promise(sink.write([]) in {0, None}, "a write of no buffers takes nothing")
     promise(sink.write([b""]) in {0, None}, "a write of an empty buffer takes nothing")
     _put(sink, [b",", b"", b"end"])

@@ -65,9 +65,10 @@ def fail_syscall(  # noqa: D417 - three ways to fail share a line
     short: bool = False,
     interrupted: bool | BaseException = False,
 ) -> Generator[Calls]:
-    """Let the *k*-th call of a function in :mod:`pyshimio._sys` go wrong, and no other.
+    """Let the *k*-th call of one of pyshimio's functions go wrong, and no other.
 
-    Those of log drivers, in this process, are named ``log.open``, ``log.write`` and so on.
+    Those are the functions of :mod:`pyshimio._sys`, and what log drivers and readers of logs ask
+    of the kernel in this process: ``log.open``, ``log.write`` and so on.
 
     Calls count from any thread.  Everything is as before when the block is left.
 

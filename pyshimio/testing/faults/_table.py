@@ -1,7 +1,7 @@
 """How the kernel can fail each call that pyshimio makes.
 
 Calls are those of :mod:`pyshimio._sys`, through which everything goes that pyshimio asks of the
-kernel, and those of log drivers, which are named ``log.open`` and so on.  A fault is one that
+kernel, and those of log drivers and of who reads logs: ``log.open`` and so on.  A fault is one that
 Linux and CPython can produce: a call that CPython repeats after EINTR (PEP 475) never raises
 InterruptedError, a ``close`` that fails has closed, and a child that cannot be waited for has been
 waited for by somebody else.
@@ -24,10 +24,11 @@ SHORT = frozenset({"read", "readv", "write", "writev", "splice", "recv_fds", "lo
 
 REPEATED = frozenset(
     {
-        *{"open", "reopen", "read", "readv", "write", "writev", "splice", "fchown"},
-        *{"dup", "status_flags", "pipe_size", "set_pipe_size"},
+        *{"open", "reopen", "read", "readv", "write", "writev", "splice", "fstat"},
+        *{"dup", "fchown", "status_flags", "pipe_size", "set_pipe_size"},
         *{"epoll_wait", "poll_now", "wait_writable", "waitid", "accept", "recv_fds"},
-        *{"log.open", "log.write", "log.read", "log.pread", "log.lock"},
+        *{"log.open", "log.write", "log.read", "log.pread", "log.fstat", "log.ftruncate"},
+        *{"log.lock", "log.poll", "log.sleep"},
     }
 )
 """Calls that CPython repeats by itself when a signal interrupts them."""
@@ -115,8 +116,8 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "rmdir": _errors(errno.ENOTEMPTY),
     "unlink": _errors(errno.EACCES),
     "chmod": _errors(errno.EPERM),
-    # Log drivers.
-    "log.open": _errors(errno.EMFILE, errno.EACCES),
+    # Log drivers, and who reads logs.
+    "log.open": _errors(errno.EMFILE, errno.ENOSPC),
     "log.write": (*_errors(errno.ENOSPC, errno.EIO), _SHORT),
     "log.read": _errors(errno.EIO),
     "log.pread": _errors(errno.EIO),
@@ -125,7 +126,7 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "log.stat": _errors(errno.EACCES, errno.EIO),
     "log.ftruncate": _errors(errno.EIO),
     "log.lock": _errors(errno.ENOLCK),
-    "log.listdir": _errors(errno.EACCES),
+    "log.listdir": _errors(errno.EACCES, errno.EMFILE),
     "log.makedirs": _errors(errno.EACCES, errno.ENOSPC),
     "log.rename": _errors(errno.EACCES, errno.ENOSPC),
     "log.symlink": _errors(errno.EACCES, errno.ENOSPC),
@@ -152,9 +153,10 @@ SURE = frozenset(
             "kill_child",
         },
         *{"set_subreaper", "is_subreaper"},
-        # Of log drivers: these ask for what a program has at its start, or for nothing.
-        *{"log.pipe", "log.set_close_on_exec", "log.poll", "log.handle", "log.wake_by"},
-        *{"log.unread", "log.has_writer", "log.clock", "log.monotonic", "log.sleep"},
+        # These say no instead of raising, or ask for nothing.
+        *{"log.has_writer", "log.unread", "log.poll", "log.clock", "log.monotonic", "log.sleep"},
+        # The start of a logger, which is a process of its own.
+        *{"log.pipe", "log.set_close_on_exec", "log.handle", "log.wake_by"},
         # No calls of the kernel, or none that pyshimio makes.
         *{"getpid", "is_fifo", "never_blocks", "monotonic", "perf_counter", "makedirs", "raw_mode"},
     }
