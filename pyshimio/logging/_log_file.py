@@ -83,14 +83,14 @@ class LogFile:
             try:
                 self._rotation.tidy(self.path)
             except OSError as error:
-                raise self._failure(error) from error
+                raise self._unopened(error) from error
         self._open()
 
     def _open(self) -> None:
         try:
             fd = _kernel.open(self.path, self._flags, MODE)
         except OSError as error:
-            raise self._failure(error) from error
+            raise self._unopened(error) from error
         try:
             status = _kernel.fstat(fd)
             self._check(status.st_mode)
@@ -118,20 +118,15 @@ class LogFile:
                 errno=errno.EINVAL,
             )
 
-    def _failure(self, error: OSError) -> LogFileError:
-        return LogFileError(
-            f"cannot open the log {self.path}: {error.strerror}",
-            path=self.path,
-            errno=error.errno or errno.EIO,
-        )
+    def _unopened(self, error: OSError) -> LogFileError:
+        return self._failure(error, f"cannot open the log {self.path}: {error.strerror}")
 
     def _unclosed(self, error: OSError) -> LogFileError:
-        return LogFileError(
-            f"the old file of the log {self.path} may lack its end: closing it gave"
-            f" {error.strerror}",
-            path=self.path,
-            errno=error.errno or errno.EIO,
-        )
+        what = f"the old file of the log {self.path} may lack its end"
+        return self._failure(error, f"{what}: closing it gave {error.strerror}")
+
+    def _failure(self, error: OSError, text: str) -> LogFileError:
+        return LogFileError(text, path=self.path, errno=error.errno or errno.EIO)
 
     def reopen(self) -> None:
         """Open the path anew, after somebody else has renamed the file.

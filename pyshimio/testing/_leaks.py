@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ._origins import Origins
+from ._origins import Origins, with_origin
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -156,7 +156,7 @@ def _told(thing: Leak, origins: Origins) -> str:
             origin = origins.of(thing.path)
         case _:
             origin = origins.of(thing)
-    return f"{thing}, made at {origin}" if origin else str(thing)
+    return with_origin(str(thing), origin)
 
 
 def _descriptors() -> frozenset[Descriptor]:

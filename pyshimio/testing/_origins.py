@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType, TracebackType
     from typing import Self
 
-__all__ = ("Origins", "of_task")
+__all__ = ("Origins", "of_task", "with_origin")
 
 DEEP = 60
 """Frames that are remembered of each stack."""
@@ -167,6 +167,11 @@ def _stack() -> list[Frame]:
         frames.append((frame.f_code, frame.f_lineno, frame.f_globals.get("__name__", "")))
         frame = frame.f_back
     return frames
+
+
+def with_origin(thing: str, origin: str) -> str:
+    """*thing*, and where it was made if that is known."""
+    return f"{thing}, made at {origin}" if origin else thing
 
 
 def _in_words(stack: Iterable[tuple[str, int, str, str]]) -> str:

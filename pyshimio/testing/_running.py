@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 
 from .._poller import on_trio
-from ._origins import of_task
+from ._origins import of_task, with_origin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,5 +64,4 @@ def without_leftover_tasks(
 
 
 def _told(task: object) -> str:
-    origin = of_task(task)
-    return f"{task!r}, made at {origin}" if origin else repr(task)
+    return with_origin(repr(task), of_task(task))

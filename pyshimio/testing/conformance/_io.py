@@ -108,9 +108,8 @@ async def check_io(make: Make[IO], *, output: Output | None = None) -> None:
                     try:
                         await test(io)
                     except BaseException:
-                        with anyio.move_on_after(
-                            GUARD / 4, shield=True
-                        ):  # what was broken may hang, too
+                        # (What was broken may hang, too.)
+                        with anyio.move_on_after(GUARD / 4, shield=True):
                             await io.aclose()
                         raise
                     if test not in {_closed, _kills_a_child, _block}:
